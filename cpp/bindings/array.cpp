@@ -1,0 +1,220 @@
+#include "bindings/array.hpp"
+
+#include <cstring>
+
+namespace onepass {
+namespace {
+
+constexpr int NPY_FLOAT32 = py::detail::npy_api::NPY_FLOAT_, NPY_FLOAT64 = py::detail::npy_api::NPY_DOUBLE_;
+constexpr const char* DTYPES = "float32 or float64";
+
+py::module_ numpy() { return py::module_::import("numpy"); }
+
+std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
+
+// Whether np.asarray could view it without a copy: it offers its memory under one of the protocols.
+bool offers_memory(py::handle object) {
+    if (PyList_Check(object.ptr()) || PyTuple_Check(object.ptr()) || PyUnicode_Check(object.ptr())) return false;
+    return PyObject_CheckBuffer(object.ptr()) || py::hasattr(object, "__array__") || py::hasattr(object, "__array_interface__") ||
+           py::hasattr(object, "__array_struct__");
+}
+
+Array view_of(const char* name, py::object object) {
+    const auto* proxy = py::detail::array_proxy(object.ptr());
+    const auto* descr = py::detail::array_descriptor_proxy(proxy->descr);
+    Array a;
+    const bool native = descr->byteorder == '=' || descr->byteorder == '|';
+    if (native && descr->type_num == NPY_FLOAT32) {
+        a.dtype = Dtype::f32;
+    } else if (native && descr->type_num == NPY_FLOAT64) {
+        a.dtype = Dtype::f64;
+    } else {
+        const std::string dtype = py::str(py::handle(proxy->descr));
+        throw py::type_error(std::string(name) + " has dtype " + dtype + "; expected " + DTYPES +
+                             (native ? "" : " in native byte order, as " + std::string(name) + ".astype(...) gives it"));
+    }
+    a.data = static_cast<char*>(static_cast<void*>(proxy->data));
+    a.ndim = proxy->nd;
+    a.shape = proxy->dimensions;
+    a.strides = proxy->strides;
+    a.size = 1;
+    for (int i = 0; i < a.ndim; ++i) a.size *= a.shape[i];
+    a.object = std::move(object);
+    return a;
+}
+
+struct Bounds {
+    const char *low, *high;
+};
+
+Bounds bounds(const Array& a) {
+    Bounds b = {a.data, a.data + size_of(a.dtype)};
+    for (int i = 0; i < a.ndim; ++i) {
+        const index reach = (a.shape[i] - 1) * a.strides[i];
+        (reach < 0 ? b.low : b.high) += reach;
+    }
+    return b;
+}
+
+}   // namespace
+
+bool Array::writeable() const {
+    return (py::detail::array_proxy(object.ptr())->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) != 0;
+}
+
+bool Array::contiguous() const {
+    index expected = size_of(dtype);
+    for (int i = ndim; i-- > 0;) {
+        if (shape[i] != 1 && strides[i] != expected) return false;
+        expected *= shape[i];
+    }
+    return true;
+}
+
+bool Array::aligned() const {
+    const index item = size_of(dtype);
+    if (reinterpret_cast<std::uintptr_t>(data) % static_cast<std::uintptr_t>(item) != 0) return false;
+    for (int i = 0; i < ndim; ++i)
+        if (shape[i] > 1 && strides[i] % item != 0) return false;
+    return true;
+}
+
+Array input(const char* name, py::handle object) {
+    auto& api = py::detail::npy_api::get();
+    if (Py_TYPE(object.ptr()) == api.PyArray_Type_)
+        return view_of(name, py::reinterpret_borrow<py::object>(object));
+    if (api.PyArray_Check_(object.ptr())) {
+        if (py::isinstance(object, numpy().attr("ma").attr("MaskedArray")))
+            throw py::type_error(std::string(name) + " is a masked array; pass its data as " + name +
+                                 ", and mask=~np.ma.getmaskarray(...) to the functions that take a mask");
+        return view_of(name, py::reinterpret_borrow<py::object>(object));
+    }
+    if (!offers_memory(object))
+        throw py::type_error(std::string(name) + " is " + type_name(object) + "; expected a NumPy array of " + DTYPES +
+                             " (np.asarray converts, with a copy)");
+    py::object array = numpy().attr("asarray")(object);
+    if (!api.PyArray_Check_(array.ptr())) throw py::type_error(std::string(name) + " did not give an array: " + type_name(object));
+    return view_of(name, std::move(array));
+}
+
+Array optional_input(const char* name, py::handle object) { return object.is_none() ? Array{} : input(name, object); }
+
+Array fresh(Dtype dtype, int ndim, const index* shape) {
+    auto& api = py::detail::npy_api::get();
+    PyObject* descr = api.PyArray_DescrFromType_(dtype == Dtype::f32 ? NPY_FLOAT32 : NPY_FLOAT64);
+    PyObject* made = api.PyArray_NewFromDescr_(api.PyArray_Type_, descr, ndim, shape, nullptr, nullptr, 0, nullptr);
+    if (!made) throw py::error_already_set();
+    return view_of("result", py::reinterpret_steal<py::object>(made));
+}
+
+Array fresh(const Array& like) { return fresh(like.dtype, like.ndim, like.shape); }
+
+Array copied(const Array& array) {
+    Array copy = fresh(array);
+    assign(copy, array);
+    return copy;
+}
+
+Array contiguous_copy(const Array& array) { return array.contiguous() && array.aligned() ? array : copied(array); }
+
+void assign(const Array& to, const Array& from) { numpy().attr("copyto")(to.object, from.object); }
+
+std::string shape_text(int ndim, const index* shape) {
+    std::string text = "(";
+    for (int i = 0; i < ndim; ++i) text += std::to_string(shape[i]) + (ndim == 1 || i + 1 < ndim ? "," : "") + (i + 1 < ndim ? " " : "");
+    return text + ")";
+}
+
+void require_shape(const char* name, const Array& array, int ndim, const index* shape, const char* what) {
+    if (array.ndim == ndim && (ndim == 0 || std::memcmp(array.shape, shape, sizeof(index) * static_cast<std::size_t>(ndim)) == 0))
+        return;
+    throw py::value_error(std::string(name) + " has shape " + shape_text(array.ndim, array.shape) + "; expected " +
+                          shape_text(ndim, shape) + ", " + what);
+}
+
+void require_dtype(const char* name, const Array& array, Dtype dtype) {
+    if (array.dtype == dtype) return;
+    const char* names[] = {"float32", "float64"};
+    throw py::type_error(std::string(name) + " has dtype " + names[int(array.dtype)] + "; expected " + names[int(dtype)] +
+                         ", as x is " + names[int(dtype)]);
+}
+
+void require_writeable(const char* name, const Array& array) {
+    if (!array.writeable()) throw py::value_error(std::string(name) + " is read-only; expected a writeable array");
+    for (int i = 0; i < array.ndim; ++i)
+        if (array.shape[i] > 1 && array.strides[i] == 0)
+            throw py::value_error(std::string(name) + " has a stride of 0: several of its elements are one; expected an array of its own memory");
+}
+
+bool same_memory(const Array& a, const Array& b) {
+    if (a.data != b.data || a.ndim != b.ndim || a.dtype != b.dtype) return false;
+    for (int i = 0; i < a.ndim; ++i)
+        if (a.shape[i] != b.shape[i] || (a.shape[i] > 1 && a.strides[i] != b.strides[i])) return false;
+    return true;
+}
+
+void require_apart(const char* name, const Array& array, const char* other_name, const Array& other) {
+    if (!array || !other || array.size == 0 || other.size == 0) return;
+    const Bounds a = bounds(array), b = bounds(other);
+    if (a.high <= b.low || b.high <= a.low) return;
+    if (!numpy().attr("shares_memory")(array.object, other.object).cast<bool>()) return;
+    throw py::value_error(std::string(name) + " overlaps " + other_name + "; expected memory of its own" +
+                          (std::strcmp(name, "out") == 0 && std::strcmp(other_name, "x") == 0 ? ", or x itself" : ""));
+}
+
+Array output(py::handle object, const Array& x) {
+    if (object.is_none()) return fresh(x);
+    Array out = input("out", object);
+    require_dtype("out", out, x.dtype);
+    require_shape("out", out, x.ndim, x.shape, "the shape of x");
+    require_writeable("out", out);
+    if (!same_memory(out, x)) require_apart("out", out, "x", x);
+    return out;
+}
+
+double real(const char* name, py::handle object) {
+    const double value = PyFloat_AsDouble(object.ptr());
+    if (value == -1.0 && PyErr_Occurred()) {
+        PyErr_Clear();
+        throw py::type_error(std::string(name) + " is " + type_name(object) + "; expected a real number");
+    }
+    return value;
+}
+
+bool truth(const char* name, py::handle object) {
+    const int value = PyObject_IsTrue(object.ptr());
+    if (value < 0) {
+        PyErr_Clear();
+        throw py::type_error(std::string(name) + " is " + type_name(object) + "; expected a bool");
+    }
+    return value != 0;
+}
+
+int parse_axis(py::handle axis, int ndim, const char* expected) {
+    if (!PyIndex_Check(axis.ptr()) || PyBool_Check(axis.ptr()))
+        throw py::type_error("axis is " + type_name(axis) + "; expected " + expected);
+    const index value = PyNumber_AsSsize_t(axis.ptr(), nullptr);
+    if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
+    if (value < -ndim || value >= ndim)
+        throw py::value_error("axis " + std::to_string(value) + " is out of range for x of " + std::to_string(ndim) + " dimension" +
+                              (ndim == 1 ? "" : "s"));
+    return static_cast<int>(value < 0 ? value + ndim : value);
+}
+
+int parse_axes(py::handle axis, int ndim, bool* mask) {
+    std::memset(mask, 0, static_cast<std::size_t>(ndim));
+    if (!PyTuple_Check(axis.ptr())) {
+        mask[parse_axis(axis, ndim, "an int or a tuple of ints")] = true;
+        return 1;
+    }
+    const auto axes = py::reinterpret_borrow<py::tuple>(axis);
+    if (axes.empty()) throw py::value_error("axis is an empty tuple; expected at least one axis");
+    for (const py::handle one : axes) {
+        const int at = parse_axis(one, ndim, "a tuple of ints");
+        if (mask[at]) throw py::value_error("axis " + std::to_string(at) + " is named twice in axis=" + std::string(py::str(axis)));
+        mask[at] = true;
+    }
+    return static_cast<int>(axes.size());
+}
+
+}   // namespace onepass

@@ -1,0 +1,82 @@
+// NumPy arrays become plain views here, checked once, with errors that name the argument, what it was and what it should be.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <utility>
+
+#include "plan/view.hpp"
+
+namespace onepass {
+
+namespace py = pybind11;
+
+enum class Dtype { f32, f64 };
+
+inline index size_of(Dtype dtype) { return dtype == Dtype::f32 ? 4 : 8; }
+
+// Calls f with a null pointer to the type in memory; f is a generic lambda, instantiated once for each dtype.
+template <class F>
+auto visit(Dtype dtype, const F& f) {
+    return dtype == Dtype::f32 ? f(static_cast<float*>(nullptr)) : f(static_cast<double*>(nullptr));
+}
+
+// A NumPy array of a dtype that we compute with. `object` keeps it alive; the pointers are into it.
+struct Array {
+    py::object object;
+    char* data = nullptr;
+    const index *shape = nullptr, *strides = nullptr;   // strides in bytes
+    int ndim = 0;
+    Dtype dtype = Dtype::f32;
+    index size = 0;
+
+    explicit operator bool() const { return data != nullptr; }
+    bool writeable() const;
+    bool contiguous() const;   // C order
+    bool aligned() const;      // pointer and strides are multiples of the itemsize
+    template <class S>
+    S* as() const {
+        return reinterpret_cast<S*>(data);
+    }
+};
+
+// An array argument: TypeError for anything that is not an array of a dtype of ours, or cannot be viewed as one.
+Array input(const char* name, py::handle object);
+
+// The same where None is allowed and gives an empty Array.
+Array optional_input(const char* name, py::handle object);
+
+// A new C-contiguous array.
+Array fresh(const Array& like);
+Array fresh(Dtype dtype, int ndim, const index* shape);
+
+// A C-contiguous, aligned copy; contiguous_copy only where it is needed.
+Array copied(const Array& array);
+Array contiguous_copy(const Array& array);
+
+// Writes an array of the same shape over another.
+void assign(const Array& to, const Array& from);
+
+// ValueError unless the array has this shape; `what` says whose shape that is.
+void require_shape(const char* name, const Array& array, int ndim, const index* shape, const char* what);
+void require_dtype(const char* name, const Array& array, Dtype dtype);
+void require_writeable(const char* name, const Array& array);
+
+// The array to write to: `object` if it is not None, checked, else a new one. It may be x itself.
+Array output(py::handle object, const Array& x);
+// ValueError where out shares memory with the array.
+void require_apart(const char* name, const Array& array, const char* other_name, const Array& other);
+bool same_memory(const Array& a, const Array& b);
+
+double real(const char* name, py::handle object);
+bool truth(const char* name, py::handle object);
+
+// An axis, or a tuple of axes, as a mask over x's dimensions. The result is how many axes there are.
+int parse_axes(py::handle axis, int ndim, bool* mask);
+int parse_axis(py::handle axis, int ndim, const char* expected = "an int");
+
+std::string shape_text(int ndim, const index* shape);
+
+}   // namespace onepass

@@ -1,0 +1,45 @@
+#include "bindings/layout.hpp"
+#include "bindings/moments.hpp"
+#include "bindings/register.hpp"
+#include "plan/groups.hpp"
+#include "plan/rows.hpp"
+
+namespace onepass {
+namespace {
+
+py::object standardize(py::handle x_arg, py::handle axis, py::handle ddof_arg, py::handle eps_arg, py::handle out_arg,
+                       py::handle return_moments) {
+    const Array x = input("x", x_arg);
+    bool reduced[MAX_NDIM];
+    parse_axes(axis, x.ndim, reduced);
+    const Finish how = {real("ddof", ddof_arg), real("eps", eps_arg)};
+    const bool wants_moments = truth("return_moments", return_moments);
+    const Array out = output(out_arg, x);
+    py::tuple moments;
+    if (wants_moments) moments = moments_of(x, reduced).tuple();   // before x may be written over
+    if (x.size != 0) {
+        const Layout at(x, out, reduced, true);
+        visit(x.dtype, [&](auto* type) {
+            using S = std::remove_pointer_t<decltype(type)>;
+            const py::gil_scoped_release release;
+            if (at.view.kind == Kind::rows)
+                return solve(Rows<S>{at.view, at.x.as<const S>(), at.y.as<S>(), nullptr, nullptr, how, nullptr, nullptr, {}});
+            Groups<S> p = groups_of(at.view, at.x.as<const S>(), at.y.as<S>());
+            p.how = how;
+            solve(p);
+        });
+        at.finish();
+    }
+    py::object result = out_arg.is_none() ? out.object : py::reinterpret_borrow<py::object>(out_arg);
+    if (!wants_moments) return result;
+    return py::make_tuple(result, moments);
+}
+
+}   // namespace
+
+void register_standardize(py::module_& m) {
+    m.def("standardize", standardize, py::arg("x"), py::arg("axis"), py::arg("ddof"), py::arg("eps"), py::arg("out"),
+          py::arg("return_moments"));
+}
+
+}   // namespace onepass

@@ -1,0 +1,278 @@
+// Columns: the moments of each column of a block of rows in one read, their merge over blocks, and the columns normalized.
+//
+//   y = (x - mean) * rstd * weight + bias, the statistics an element a column
+//
+// Eight rows of one vector of columns are held in registers: their mean, then the squares about it, then one Welford step
+// of eight rows at a time (Welford 1962; Chan, Golub & LeVeque 1979). Blocks are merged about their common mean in double.
+// Lanes never meet, so the order of additions is that of the rows, whatever the vector's width.
+// Invariant: the cut into blocks and chunks depends on the number of rows alone.
+#include "kernels/moments.hpp"
+#include "simd/pack.hpp"
+
+namespace onepass::ONEPASS_ISA {
+namespace {
+
+constexpr int CHUNK = 8;   // rows
+
+template <class T, bool RANGED>
+struct Shift {
+    Vec<T> pivot, before, after;
+    ONEPASS_INLINE Vec<T> operator()(Vec<T> x) const {
+        if constexpr (RANGED) return (x * before - pivot) * after;
+        return x - pivot;
+    }
+};
+
+template <class T>
+struct Part {
+    Vec<T> mean, m2;
+};
+
+template <class T>
+ONEPASS_INLINE Vec<T> sum8(const Vec<T> (&d)[CHUNK]) {
+    return ((d[0] + d[1]) + (d[2] + d[3])) + ((d[4] + d[5]) + (d[6] + d[7]));
+}
+
+// Moments of `rows` <= CHUNK values in each lane. A whole chunk stays in registers.
+template <bool WHOLE, class S, class T, bool RANGED, class Lanes>
+ONEPASS_INLINE Part<T> chunk_moments(const S* x, index rows, index stride, const Shift<T, RANGED>& shift, Lanes lanes) {
+    if constexpr (WHOLE) {
+        Vec<T> d[CHUNK];
+#pragma GCC unroll 8
+        for (int i = 0; i < CHUNK; ++i) d[i] = shift(load(x + i * stride, lanes));
+        const Vec<T> mean = sum8(d) * splat(T(1) / CHUNK);
+#pragma GCC unroll 8
+        for (int i = 0; i < CHUNK; ++i) {
+            d[i] = d[i] - mean;
+            d[i] = d[i] * d[i];
+        }
+        return {mean, sum8(d)};
+    } else {
+        Vec<T> sum = {}, m2 = {};
+        for (index i = 0; i < rows; ++i) sum = sum + shift(load(x + i * stride, lanes));
+        const Vec<T> mean = sum * splat(T(1) / T(rows));
+        for (index i = 0; i < rows; ++i) {
+            const Vec<T> d = shift(load(x + i * stride, lanes)) - mean;
+            m2 = m2 + d * d;
+        }
+        return {mean, m2};
+    }
+}
+
+// One chunk of all columns. The first sets the pivots and the moments, every further one is merged into them.
+template <bool WHOLE, bool FIRST, bool RANGED, class S>
+ONEPASS_INLINE void chunk_of_columns(const ColumnsMoments<S>& a, index row, index rows) {
+    using T = Arith<S>;
+    const S* x = a.x + row * a.stride;
+    const Vec<T> share = splat(T(rows) / T(row + rows)), spread = splat(T(row) * (T(rows) / T(row + rows)));
+    each_vector<T>(a.cols, [&](index j, auto lanes) {
+        Shift<T, RANGED> shift = {};
+        if constexpr (RANGED) {
+            shift.before = load(a.before + j, lanes);
+            shift.after = load(a.after + j, lanes);
+        }
+        if constexpr (FIRST) {
+            const auto at = [&](int i) {
+                const Vec<T> v = load(x + i * a.stride + j, lanes);
+                if constexpr (RANGED) return v * shift.before;
+                return v;
+            };
+            if constexpr (WHOLE) {
+                const Vec<T> d[CHUNK] = {at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)};
+                shift.pivot = sum8(d) * splat(T(1) / CHUNK);
+            } else {
+                shift.pivot = at(0);
+            }
+            store(a.pivot + j, shift.pivot, lanes);
+        } else {
+            shift.pivot = load(a.pivot + j, lanes);
+        }
+        const Part<T> part = chunk_moments<WHOLE>(x + j, rows, a.stride, shift, lanes);
+        if constexpr (FIRST) {
+            store(a.low + j, part.mean, lanes);
+            store(a.m2 + j, part.m2, lanes);
+        } else {
+            const Vec<T> mean = load(a.low + j, lanes), delta = part.mean - mean;
+            store(a.low + j, mean + delta * share, lanes);
+            store(a.m2 + j, (load(a.m2 + j, lanes) + part.m2) + delta * delta * spread, lanes);
+        }
+    });
+}
+
+template <bool RANGED, class S>
+void block_moments(const ColumnsMoments<S>& a) {
+    if (a.rows < CHUNK) return chunk_of_columns<false, true, RANGED>(a, 0, a.rows);
+    chunk_of_columns<true, true, RANGED>(a, 0, CHUNK);
+    index row = CHUNK;
+    for (; row + CHUNK <= a.rows; row += CHUNK) chunk_of_columns<true, false, RANGED>(a, row, CHUNK);
+    if (row < a.rows) chunk_of_columns<false, false, RANGED>(a, row, a.rows - row);
+}
+
+template <class S>
+void columns_moments(const ColumnsMoments<S>& a) {
+    a.before ? block_moments<true>(a) : block_moments<false>(a);
+}
+
+// All blocks at once about their common mean: the sum of the means first, then the squares of what each differs by.
+template <class T, class A>
+void merge_blocks(const Blocks<T, A>& a) {
+    constexpr index TILE = 64;
+    const double total = a.count * double(a.blocks - 1) + a.last;
+    const index step = a.step;
+    for (index start = 0; start < a.cols; start += TILE) {
+        const index n = a.cols - start < TILE ? a.cols - start : TILE;
+        const A* after = a.after ? a.after + start : nullptr;
+        double high[TILE] = {}, low[TILE] = {}, mean[TILE], shifted[TILE];
+        // The means of block b, counted from the first block's.
+        const auto shift = [&](index b) {
+            const T* first = a.mean + start * step;
+            const T *other = first + b * a.stride, *rest = a.low + start * step + b * a.stride;
+            for (index j = 0; j < n; ++j) shifted[j] = double(other[j * step]) - double(first[j * step]);
+            if (after)
+                for (index j = 0; j < n; ++j) shifted[j] *= double(after[j]);
+            for (index j = 0; j < n; ++j) shifted[j] += double(rest[j * step]);
+        };
+        const auto accumulate = [&](index j, double value) {
+            const Pair sum = two_sum(high[j], value);
+            high[j] = sum.high;
+            low[j] += sum.low;
+        };
+        for (index b = 0; b < a.blocks; ++b) {
+            const double count = b + 1 < a.blocks ? a.count : a.last;
+            shift(b);
+            for (index j = 0; j < n; ++j) accumulate(j, shifted[j] * count);
+        }
+        for (index j = 0; j < n; ++j) {
+            mean[j] = (high[j] + low[j]) / total;
+            high[j] = low[j] = 0.0;
+        }
+        for (index b = 0; b < a.blocks; ++b) {
+            const double count = b + 1 < a.blocks ? a.count : a.last;
+            const T* m2 = a.m2 + start * step + b * a.stride;
+            shift(b);
+            for (index j = 0; j < n; ++j) {
+                const double d = shifted[j] - mean[j];
+                accumulate(j, double(m2[j * step]) + d * d * count);
+            }
+        }
+        for (index j = 0; j < n; ++j) {
+            a.mean_out[start + j] = double(a.mean[(start + j) * step]);
+            a.low_out[start + j] = mean[j];
+            a.m2_out[start + j] = high[j] + low[j];
+        }
+    }
+}
+
+template <class T>
+bool finish_groups(const Finishing<T>& a) {
+    bool all = true;
+    const bool ranged = a.line.before != nullptr;
+    for (index j = 0; j < a.cols; ++j) {
+        const Finished f = finish<T>(a.count, a.mean[j], a.low[j], a.m2[j], a.how, ranged ? double(a.line.before[j]) : 1.0,
+                                     ranged ? double(a.line.after[j]) : 1.0);
+        a.line.mean[j] = T(f.mean);
+        a.line.low[j] = T(f.low);
+        a.line.scale[j] = T(f.scale);
+        all &= f.in_range;
+        if (a.true_mean) a.true_mean[j] = T(f.true_mean);
+        if (a.rstd) a.rstd[j] = T(f.rstd);
+    }
+    return all;
+}
+
+// ---- apply ----
+
+enum class Affine { none, column, row };
+
+template <Affine AFFINE, bool LOW, bool RANGED, class T, class Lanes>
+struct ColumnLine {
+    Vec<T> mean, low, scale, before, after, weight, bias;
+    ONEPASS_INLINE ColumnLine(const Lines<T>& a, index j, Lanes lanes) {
+        mean = load(a.mean + j, lanes);
+        scale = load(a.scale + j, lanes);
+        if constexpr (LOW) low = load(a.low + j, lanes);
+        if constexpr (RANGED) {
+            before = load(a.before + j, lanes);
+            after = load(a.after + j, lanes);
+        }
+        if constexpr (AFFINE == Affine::column) {
+            weight = load(a.weight + j, lanes);
+            bias = load(a.bias + j, lanes);
+        }
+    }
+    ONEPASS_INLINE Vec<T> operator()(Vec<T> v, const Lines<T>& a, index row) const {
+        if constexpr (RANGED) v = v * before;
+        v = v - mean;
+        if constexpr (RANGED) v = v * after;
+        if constexpr (LOW) v = v - low;
+        v = v * scale;
+        if constexpr (AFFINE == Affine::column) v = v * weight + bias;
+        if constexpr (AFFINE == Affine::row) v = v * splat(a.row_weight[row]) + splat(a.row_bias[row]);
+        return v;
+    }
+};
+
+template <Affine AFFINE, bool LOW, bool RANGED, class S>
+void apply(const Apply<S>& a) {
+    using T = Arith<S>;
+    const auto some = [&](index row, index rows, index start, index count) {
+        each_vector<T>(count, [&](index i, auto lanes) {
+            const index j = start + i;
+            const ColumnLine<AFFINE, LOW, RANGED, T, decltype(lanes)> line(a.line, j, lanes);
+            const S* x = a.x + row * a.x_stride + j;
+            S* y = a.y + row * a.y_stride + j;
+            for (index r = 0; r < rows; ++r)
+                store(y + r * a.y_stride, line(load(x + r * a.x_stride, lanes), a.line, row + r), lanes);
+        });
+    };
+    if (!a.stream) {
+        for (index row = 0; row < a.rows; row += CHUNK) some(row, a.rows - row < CHUNK ? a.rows - row : CHUNK, 0, a.cols);
+        return;
+    }
+    for (index row = 0; row < a.rows; ++row) {
+        const S* x = a.x + row * a.x_stride;
+        S* y = a.y + row * a.y_stride;
+        const index to_line = index((0 - reinterpret_cast<std::uintptr_t>(y)) % PACK) / index(sizeof(S));
+        index j = to_line < a.cols ? to_line : a.cols;
+        some(row, 1, 0, j);
+        for (; j + WIDTH<T> <= a.cols; j += WIDTH<T>) {
+            const ColumnLine<AFFINE, LOW, RANGED, T, All> line(a.line, j, All{});
+            stream(y + j, line(load(x + j), a.line, row));
+        }
+        some(row, 1, j, a.cols - j);
+    }
+    stream_fence();
+}
+
+template <Affine AFFINE, class S>
+ONEPASS_INLINE void choose_apply(const Apply<S>& a) {
+    if (a.line.before) return apply<AFFINE, true, true>(a);
+    bool low = false;
+    for (index j = 0; j < a.cols; ++j) low |= a.line.low[j] != 0;
+    low ? apply<AFFINE, true, false>(a) : apply<AFFINE, false, false>(a);
+}
+
+template <class S>
+void columns_apply(const Apply<S>& a) {
+    if (a.line.row_weight) return choose_apply<Affine::row>(a);
+    if (a.line.weight) return choose_apply<Affine::column>(a);
+    choose_apply<Affine::none>(a);
+}
+
+template <class S>
+void add(Kernels<S>& kernels) {
+    kernels.columns_moments = columns_moments<S>;
+    kernels.merge_blocks = merge_blocks<Arith<S>, Arith<S>>;
+    kernels.merge_moments = merge_blocks<double, Arith<S>>;
+    kernels.finish_groups = finish_groups<Arith<S>>;
+    kernels.columns_apply = columns_apply<S>;
+}
+
+}   // namespace
+
+void add_columns(Table& table) {
+    add(table.f32);
+    add(table.f64);
+}
+
+}   // namespace onepass::ONEPASS_ISA

@@ -1,0 +1,146 @@
+// What the kernels of every instruction set offer: plain structs and a table of function pointers.
+//
+// This header is read by units of every instruction set and by the layers above, so it holds declarations only: no inline
+// function whose copies the linker could merge. Kernels are single-threaded, take raw pointers and allocate nothing.
+// Strides are in elements. S is the type in memory, Arith<S> the type of the arithmetic.
+#pragma once
+
+#include <cstddef>
+
+namespace onepass {
+
+using index = std::ptrdiff_t;
+
+template <class S>
+struct ArithOf {
+    using type = S;
+};
+template <class S>
+using Arith = typename ArithOf<S>::type;
+
+// Rows of a column block: how many rows share one set of partial moments. Part of the result's bits.
+constexpr index COLUMN_BLOCK = 128;
+
+// A group's count, mean and sum of squares about the mean; the mean is the unevaluated sum mean + low.
+struct Moments {
+    double count, mean, low, m2;
+};
+
+// Powers of two that bring a group into range: its elements enter the statistics as (x * before - pivot) * after.
+// {1, 1} unless squares would overflow (before small) or vanish (after large).
+struct Range {
+    double before, after;
+};
+
+// What a group's statistics are finished with: variance m2 / (count - ddof), plus eps.
+struct Finish {
+    double ddof, eps;
+};
+
+// Layer norm of contiguous rows. weight and bias: cols elements each, or null. mean and rstd: one a row, or null.
+template <class S>
+struct RowsNorm {
+    const S* x;
+    S* y;
+    index rows, cols, x_stride, y_stride;
+    const Arith<S>*weight, *bias;
+    Finish finish;
+    Arith<S>*mean, *rstd;
+    bool stream;   // y with non-temporal stores
+};
+
+// How groups are applied, an element a group (a row, or a column):
+//   y = (((x * before - mean) * after - low) * scale) * weight + bias
+// weight and bias: both, or both null. row_weight and row_bias, an element a row of a block of columns, take their place
+// where the normalized axis carries them. Null before and after: all in range.
+template <class T>
+struct Lines {
+    T *mean, *low, *scale, *before, *after;
+    const T *weight, *bias, *row_weight, *row_bias;
+};
+
+// Applies lines to rows (an element of each array a row) or to columns (an element a column).
+template <class S>
+struct Apply {
+    const S* x;
+    S* y;
+    index rows, cols, x_stride, y_stride;
+    Lines<Arith<S>> line;
+    bool stream;
+};
+
+// Rows' moments, an element a row: the mean is mean + low.
+template <class S>
+struct RowsMoments {
+    const S* x;
+    index rows, cols, stride;
+    Range range;
+    double *mean, *low, *m2;
+};
+
+// The partial moments of a block of at most COLUMN_BLOCK rows, an element a column; the mean is pivot + low.
+template <class S>
+struct ColumnsMoments {
+    const S* x;
+    index rows, cols, stride;
+    const Arith<S>*before, *after;
+    Arith<S>*pivot, *low, *m2;
+};
+
+// The moments of cols groups from those of `blocks` blocks. Those of a block stand `stride` elements behind the last
+// block's, those of a group `step` elements behind the last group's. Every block counts `count` but the last.
+template <class T, class A>
+struct Blocks {
+    const T *mean, *low, *m2;
+    index blocks, stride, cols, step;
+    double count, last;
+    const A* after;   // of Range; null: all in range
+    double *mean_out, *low_out, *m2_out;
+};
+
+// The lines of cols groups from their moments, and the statistics to return (or null). The result: were all in range?
+template <class T>
+struct Finishing {
+    index cols;
+    double count;
+    const double *mean, *low, *m2;
+    Finish how;
+    Lines<T> line;
+    T *true_mean, *rstd;
+};
+
+template <class S>
+struct Kernels {
+    void (*rows_norm)(const RowsNorm<S>&);
+    void (*rows_moments)(const RowsMoments<S>&);
+    void (*rows_apply)(const Apply<S>&);
+    void (*columns_moments)(const ColumnsMoments<S>&);
+    void (*columns_apply)(const Apply<S>&);
+    void (*merge_blocks)(const Blocks<Arith<S>, Arith<S>>&);
+    void (*merge_moments)(const Blocks<double, Arith<S>>&);
+    bool (*finish_groups)(const Finishing<Arith<S>>&);
+    // The ceilings that a norm is measured against.
+    void (*copy)(const S* x, S* y, index n, bool stream);
+    double (*read)(const S* x, index n);
+};
+
+struct Table {
+    Kernels<float> f32;
+    Kernels<double> f64;
+};
+
+// One of each for every instruction set: fills in the kernels of its file.
+#define ONEPASS_DECLARE(isa)         \
+    namespace isa {                  \
+    void add_rows(Table& table);     \
+    void add_columns(Table& table);  \
+    void add_ceilings(Table& table); \
+    }
+ONEPASS_DECLARE(baseline)
+#if defined(__x86_64__)
+ONEPASS_DECLARE(v3)
+ONEPASS_DECLARE(v4)
+#endif
+#undef ONEPASS_DECLARE
+
+}   // namespace onepass

@@ -1,0 +1,97 @@
+// Merging moments, and finishing them into the line that is applied.
+//
+//   count = na + nb,  delta = mean_b - mean_a
+//   mean  = mean_a + delta nb / count
+//   M2    = M2_a + M2_b + delta^2 na nb / count
+//
+// Chan, Golub & LeVeque (1979); with nb = 1 it is Welford's update (1962). Means are kept as an unevaluated sum mean + low
+// (Knuth's TwoSum, 1969), so that a mean of 1e7 does not swallow the digits of a deviation of 0.1.
+//
+// Scalar code, inlined with internal linkage into each unit that includes it; no branches, so that loops over columns
+// become vector code.
+#pragma once
+
+#include "kernels/kernels.hpp"
+
+namespace onepass {
+namespace {
+
+struct Pair {
+    double high, low;
+};
+
+__attribute__((always_inline)) inline Pair two_sum(double a, double b) {
+    const double s = a + b, t = s - a;
+    return {s, (a - (s - t)) + (b - t)};
+}
+
+__attribute__((always_inline)) inline Moments merge(const Moments& a, const Moments& b) {
+    const double count = a.count + b.count;
+    const double delta = (b.mean - a.mean) + (b.low - a.low);
+    const double share = b.count / count;
+    const Pair mean = two_sum(a.mean, a.low + delta * share);
+    return {count, mean.high, mean.low, a.m2 + b.m2 + delta * delta * (a.count * share)};
+}
+
+// What the arithmetic type T can hold: squares of deviations are trusted while the variance lies within [tiny, huge].
+// Deviations from a mean of at least `edge` cannot be so small that their squares vanish.
+template <class T>
+struct Limits;
+template <>
+struct Limits<float> {
+    static constexpr double huge = 3.4e38, tiny = 0x1p-100, edge = 0x1p-25;
+    static constexpr double shrink = 0x1p-80, grow = 0x1p+99;
+    static constexpr double negligible = 0x1p+54;   // 1 / (eps / 8)^2
+};
+template <>
+struct Limits<double> {
+    static constexpr double huge = 1.79e308, tiny = 0x1p-900, edge = 0x1p-396;
+    static constexpr double shrink = 0x1p-600, grow = 0x1p+600;
+    static constexpr double negligible = 0x1p+112;
+};
+
+struct Finished {
+    double mean, low, scale, true_mean, rstd;
+    bool in_range;
+};
+
+// m is of (x * before - pivot) * after, its mean before `after` and its low part behind it.
+template <class T>
+__attribute__((always_inline)) inline Finished finish(double count, double m_mean, double m_low, double m_m2,
+                                                      const Finish& how, double before, double after) {
+    const double k = before * after;
+    const double var = m_m2 / (count - how.ddof);
+    const double total = var + how.eps * k * k;
+    const double rstd = 1.0 / __builtin_sqrt(total);
+    const Pair mean = two_sum(m_mean, m_low / after);
+    const double high = static_cast<T>(mean.high);
+    const double low = ((mean.high - high) + mean.low) * after;
+    Finished f;
+    f.mean = high;
+    // A remainder this far below the deviation changes no digit of the result; without it one subtraction is saved.
+    f.low = low * low * Limits<T>::negligible <= var ? 0.0 : low;
+    f.scale = total == 0.0 ? 0.0 : rstd;   // a constant group without eps gives 0, not 0 * inf
+    f.true_mean = mean.high / before;
+    f.rstd = rstd * k;
+    f.in_range = (m_m2 <= Limits<T>::huge) & ((total >= Limits<T>::tiny) | (__builtin_fabs(mean.high) >= Limits<T>::edge));
+    return f;
+}
+
+// Moments of a group that was brought into range, back in the units of its elements.
+__attribute__((always_inline)) inline void to_true_units(const Range& range, double& mean, double& low, double& m2) {
+    const double k = range.before * range.after;
+    const Pair sum = two_sum(mean / range.before, low / k);
+    mean = sum.high;
+    low = sum.low;
+    m2 = m2 / k / k;
+}
+
+// The range to try again with, for moments that were not in range.
+template <class T>
+__attribute__((always_inline)) inline Range other_range(double m2) {
+    if (m2 <= Limits<T>::huge) return {1.0, Limits<T>::grow};
+    return {Limits<T>::shrink, 1.0};
+}
+
+}   // namespace
+}   // namespace onepass

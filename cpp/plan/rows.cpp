@@ -1,0 +1,80 @@
+// Rows over threads. A row is whole in one thread, and its bits are its own.
+#include "plan/rows.hpp"
+
+#include <algorithm>
+
+#include "dispatch/dispatch.hpp"
+#include "kernels/moments.hpp"
+#include "plan/machine.hpp"
+#include "plan/threads.hpp"
+
+namespace onepass {
+
+bool streams(const void* x, const void* y, index bytes) {
+    return x != y && static_cast<std::size_t>(bytes) > last_level_cache();
+}
+
+namespace {
+
+constexpr index STRIP = 64;   // rows whose moments are kept before they are put in their place
+
+// f(row, x, y, rows) for runs of evenly spaced rows, from row `from` to row `to`.
+template <class S, class F>
+void each_run(const Rows<S>& p, index from, index to, index longest, const F& f) {
+    const View& v = p.view;
+    for (index row = from; row < to;) {
+        const index outer = row / v.size[1], inner = row % v.size[1];
+        const index run = std::min({v.size[1] - inner, to - row, longest});
+        f(row, p.x + outer * v.stride[0][0] + inner * v.stride[0][1],
+          p.y ? p.y + outer * v.stride[1][0] + inner * v.stride[1][1] : nullptr, run);
+        row += run;
+    }
+}
+
+template <class S>
+void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool stream) {
+    const View& v = p.view;
+    each_run(p, from, to, to - from, [&](index row, const S* x, S* y, index rows) {
+        k.rows_norm({x, y, rows, v.size[2], v.stride[0][1], v.stride[1][1], p.weight, p.bias, p.how,
+                     p.mean ? p.mean + row : nullptr, p.rstd ? p.rstd + row : nullptr, stream});
+    });
+}
+
+template <class S>
+void moments_of_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to) {
+    const View& v = p.view;
+    each_run(p, from, to, STRIP, [&](index row, const S* x, S*, index rows) {
+        double *mean = p.moments.mean + row, *low = p.moments.low + row, *m2 = p.moments.m2 + row;
+        k.rows_moments({x, rows, v.size[2], v.stride[0][1], {1, 1}, mean, low, m2});
+        for (index i = 0; i < rows; ++i) {
+            using T = Arith<S>;
+            if (finish<T>(double(v.size[2]), mean[i], low[i], m2[i], {0, 0}, 1, 1).in_range) continue;
+            const Range range = other_range<T>(m2[i]);
+            k.rows_moments({x + i * v.stride[0][1], 1, v.size[2], 0, range, mean + i, low + i, m2 + i});
+            to_true_units(range, mean[i], low[i], m2[i]);
+        }
+    });
+}
+
+}   // namespace
+
+template <class S>
+void solve(const Rows<S>& p) {
+    const Kernels<S>& k = kernels<S>();
+    const index rows = p.view.size[0] * p.view.size[1];
+    const index bytes = p.view.elements() * index(sizeof(S)) * (p.y ? 2 : 1);
+    const bool stream = p.y && streams(p.x, p.y, bytes);
+    run_team(static_cast<int>(std::min<index>(threads_for(bytes), rows)), [&](const Team& team) {
+        const index from = team.from(rows), to = team.to(rows);
+        if (from == to) return;
+        if (p.y)
+            norm_rows(p, k, from, to, stream);
+        else
+            moments_of_rows(p, k, from, to);
+    });
+}
+
+template void solve(const Rows<float>&);
+template void solve(const Rows<double>&);
+
+}   // namespace onepass

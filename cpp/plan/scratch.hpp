@@ -1,0 +1,72 @@
+// Scratch memory for one call: one block, cut up by a bump pointer, which the thread keeps for its next call.
+#pragma once
+
+#include <cstddef>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <utility>
+
+namespace onepass {
+
+class Scratch {
+public:
+    static constexpr std::size_t LINE = 64;        // bytes: pieces start on cache lines, so that threads share none
+    static constexpr std::size_t KEPT = 4 << 20;   // bytes that a thread may keep between calls
+
+    explicit Scratch(std::size_t bytes) : block_(std::move(kept())) {
+        if (block_.bytes >= bytes) return;
+        block_.base.reset();
+        block_.bytes = (bytes + LINE - 1) / LINE * LINE;
+        block_.base.reset(static_cast<char*>(std::aligned_alloc(LINE, block_.bytes)));
+        if (!block_.base) throw std::bad_alloc();
+    }
+    ~Scratch() {
+        if (block_.bytes <= KEPT) kept() = std::move(block_);
+    }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+
+    char* data() const { return block_.base.get(); }
+
+private:
+    struct Free {
+        void operator()(char* p) const { std::free(p); }
+    };
+    struct Block {
+        std::unique_ptr<char, Free> base;
+        std::size_t bytes = 0;
+        Block() = default;
+        Block(Block&& other) noexcept : base(std::move(other.base)), bytes(std::exchange(other.bytes, 0)) {}
+        Block& operator=(Block&& other) noexcept {
+            base = std::move(other.base);
+            bytes = std::exchange(other.bytes, 0);
+            return *this;
+        }
+    };
+    static Block& kept() {
+        static thread_local Block block;
+        return block;
+    }
+
+    Block block_;
+};
+
+// Cuts arrays off a block; with a null base it only counts what the block must hold.
+class Cutter {
+public:
+    explicit Cutter(char* base) : base_(base) {}
+    template <class T>
+    T* cut(std::ptrdiff_t n) {
+        T* p = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
+        used_ += (static_cast<std::size_t>(n) * sizeof(T) + Scratch::LINE - 1) / Scratch::LINE * Scratch::LINE;
+        return p;
+    }
+    std::size_t used() const { return used_; }
+
+private:
+    char* base_;
+    std::size_t used_ = 0;
+};
+
+}   // namespace onepass

@@ -1,0 +1,68 @@
+#include "plan/view.hpp"
+
+namespace onepass {
+namespace {
+
+struct Dim {
+    index size;
+    bool reduced;
+    index stride[MAX_OPERANDS];   // bytes
+};
+
+// Whether what will be seen as columns lies densely enough for it.
+bool as_columns_fit(const View& view, int count) {
+    const bool short_blocks = view.kind == Kind::blocks && view.size[2] < LONG_SPAN;
+    if (view.kind != Kind::columns && !short_blocks) return true;
+    for (int k = 0; short_blocks && k < count; ++k)
+        if (view.stride[k][1] != view.size[2]) return false;
+    const int row = short_blocks ? 0 : 1;
+    const index width = short_blocks ? view.size[1] * view.size[2] : view.size[2];
+    return width >= NARROW || view.size[row] == 1 || view.stride[0][row] == width;
+}
+
+}   // namespace
+
+View canonical(const Operands& arrays, const bool* reduced) {
+    Dim dims[MAX_NDIM + 1];
+    int n = 0;
+    for (int axis = 0; axis < arrays.ndim; ++axis) {
+        if (arrays.shape[axis] == 1) continue;
+        Dim dim = {arrays.shape[axis], reduced[axis], {}};
+        bool joins = n > 0 && dims[n - 1].reduced == dim.reduced;
+        for (int k = 0; k < arrays.count; ++k) {
+            dim.stride[k] = arrays.strides[k][axis];
+            joins = joins && dims[n - 1].stride[k] == dim.size * dim.stride[k];
+        }
+        if (joins) {
+            dim.size *= dims[n - 1].size;
+            dims[n - 1] = dim;
+        } else {
+            dims[n++] = dim;
+        }
+    }
+    // A group of one element is a row of one element.
+    if (n == 0 || (!dims[n - 1].reduced && (n == 1 || !dims[n - 2].reduced))) {
+        Dim one = {1, true, {}};
+        for (int k = 0; k < arrays.count; ++k) one.stride[k] = arrays.itemsize[k];
+        dims[n++] = one;
+    }
+    View view;
+    if (n > 3) return view;
+    for (int i = 0; i < n; ++i) {
+        view.size[3 - n + i] = dims[i].size;
+        for (int k = 0; k < arrays.count; ++k) {
+            if (dims[i].stride[k] % arrays.itemsize[k] != 0) return view;
+            view.stride[k][3 - n + i] = dims[i].stride[k] / arrays.itemsize[k];
+        }
+    }
+    for (int k = 0; k < arrays.count; ++k)
+        if (view.stride[k][2] != 1) return view;
+    const bool last = dims[n - 1].reduced, middle = n > 1 && dims[n - 2].reduced, first = n > 2 && dims[n - 3].reduced;
+    if (!last)
+        view.kind = !first ? Kind::columns : Kind::none;   // middle is reduced: see above
+    else if (!middle)
+        view.kind = first ? Kind::blocks : Kind::rows;
+    return as_columns_fit(view, arrays.count) ? view : View{};
+}
+
+}   // namespace onepass

@@ -1,0 +1,237 @@
+// The pack: 64 bytes of one arithmetic type, whatever the machine's vectors are.
+//
+// A pack is one, two or four native vectors (AVX-512, AVX2, SSE2 or NEON). Lane i of a pack always holds element i of its
+// 64 bytes, and every reduction across lanes folds the upper half onto the lower until one lane is left. With the width and
+// the order of additions fixed, and contraction off, every instruction set gives the same bits.
+//
+// Everything here has internal linkage inside a namespace named after the instruction set: an inline function that the
+// linker merged across instruction sets would kill an older processor. So no STL either, and intrinsics only where the
+// compilers' vector extensions cannot say it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#ifndef ONEPASS_ISA
+#error "ONEPASS_ISA names the instruction set this unit is compiled for; CMakeLists.txt sets it"
+#endif
+
+#define ONEPASS_INLINE inline __attribute__((always_inline))
+
+namespace onepass::ONEPASS_ISA {
+namespace {
+
+using index = std::ptrdiff_t;
+
+#if defined(__AVX512F__)
+constexpr int NATIVE = 64;
+#elif defined(__AVX2__)
+constexpr int NATIVE = 32;
+#else
+constexpr int NATIVE = 16;
+#endif
+
+constexpr int PACK = 64;               // bytes
+constexpr int PARTS = PACK / NATIVE;   // native vectors in a pack
+template <class T>
+constexpr int WIDTH = NATIVE / int(sizeof(T));   // lanes of a native vector
+template <class T>
+constexpr int LANES = PACK / int(sizeof(T));   // lanes of a pack
+
+template <class T>
+struct Native;
+template <>
+struct Native<float> {
+    typedef float type __attribute__((vector_size(NATIVE)));
+    typedef float loose __attribute__((vector_size(NATIVE), aligned(4), may_alias));
+    typedef std::int32_t mask __attribute__((vector_size(NATIVE)));
+    typedef std::int32_t lane;
+};
+template <>
+struct Native<double> {
+    typedef double type __attribute__((vector_size(NATIVE)));
+    typedef double loose __attribute__((vector_size(NATIVE), aligned(8), may_alias));
+    typedef std::int64_t mask __attribute__((vector_size(NATIVE)));
+    typedef std::int64_t lane;
+};
+
+// One native vector. A struct, because a bare vector type loses its attributes as a template argument.
+template <class T>
+struct Vec {
+    typename Native<T>::type v;
+};
+
+template <class T>
+ONEPASS_INLINE Vec<T> operator+(Vec<T> a, Vec<T> b) {
+    return {a.v + b.v};
+}
+template <class T>
+ONEPASS_INLINE Vec<T> operator-(Vec<T> a, Vec<T> b) {
+    return {a.v - b.v};
+}
+template <class T>
+ONEPASS_INLINE Vec<T> operator*(Vec<T> a, Vec<T> b) {
+    return {a.v * b.v};
+}
+
+template <class T>
+ONEPASS_INLINE Vec<T> load(const T* p) {
+    return {*reinterpret_cast<const typename Native<T>::loose*>(p)};
+}
+template <class T>
+ONEPASS_INLINE void store(T* p, Vec<T> a) {
+    *reinterpret_cast<typename Native<T>::loose*>(p) = a.v;
+}
+
+// Which lanes a load or store touches: all of them, or the first n. Kernels written over either need no second text for
+// the end of a row.
+struct All {};
+struct First {
+    index n;
+};
+
+// All ones in the first n lanes, zero in the rest; n may lie outside 0..WIDTH.
+template <class T>
+ONEPASS_INLINE typename Native<T>::mask first_lanes(index n) {
+    typename Native<T>::mask iota = {}, bound = {};
+    const auto limit = static_cast<typename Native<T>::lane>(n < 0 ? 0 : n > WIDTH<T> ? WIDTH<T> : n);
+    for (int i = 0; i < WIDTH<T>; ++i) {
+        iota[i] = i;
+        bound[i] = limit;
+    }
+    return iota < bound;
+}
+
+// The first n lanes of a, zeros in the rest.
+template <class T>
+ONEPASS_INLINE Vec<T> keep(Vec<T> a, index n) {
+    using Mask = typename Native<T>::mask;
+    return {(typename Native<T>::type)((Mask)a.v & first_lanes<T>(n))};
+}
+
+// a in the first n lanes, b in the rest.
+template <class T>
+ONEPASS_INLINE Vec<T> blend(Vec<T> a, Vec<T> b, index n) {
+    using Mask = typename Native<T>::mask;
+    const Mask m = first_lanes<T>(n);
+    return {(typename Native<T>::type)(((Mask)a.v & m) | ((Mask)b.v & ~m))};
+}
+
+#if defined(__AVX512F__)
+
+ONEPASS_INLINE Vec<float> splat(float x) { return {_mm512_set1_ps(x)}; }
+ONEPASS_INLINE Vec<double> splat(double x) { return {_mm512_set1_pd(x)}; }
+ONEPASS_INLINE void stream(float* p, Vec<float> a) { _mm512_stream_ps(p, a.v); }
+ONEPASS_INLINE void stream(double* p, Vec<double> a) { _mm512_stream_pd(p, a.v); }
+ONEPASS_INLINE __mmask16 lanes16(index n) { return n >= 16 ? 0xffff : __mmask16((1u << (n < 0 ? 0 : n)) - 1u); }
+ONEPASS_INLINE __mmask8 lanes8(index n) { return n >= 8 ? 0xff : __mmask8((1u << (n < 0 ? 0 : n)) - 1u); }
+ONEPASS_INLINE Vec<float> load(const float* p, First lanes) { return {_mm512_maskz_loadu_ps(lanes16(lanes.n), p)}; }
+ONEPASS_INLINE Vec<double> load(const double* p, First lanes) { return {_mm512_maskz_loadu_pd(lanes8(lanes.n), p)}; }
+ONEPASS_INLINE void store(float* p, Vec<float> a, First lanes) { _mm512_mask_storeu_ps(p, lanes16(lanes.n), a.v); }
+ONEPASS_INLINE void store(double* p, Vec<double> a, First lanes) { _mm512_mask_storeu_pd(p, lanes8(lanes.n), a.v); }
+
+#elif defined(__AVX2__)
+
+ONEPASS_INLINE Vec<float> splat(float x) { return {_mm256_set1_ps(x)}; }
+ONEPASS_INLINE Vec<double> splat(double x) { return {_mm256_set1_pd(x)}; }
+ONEPASS_INLINE void stream(float* p, Vec<float> a) { _mm256_stream_ps(p, a.v); }
+ONEPASS_INLINE void stream(double* p, Vec<double> a) { _mm256_stream_pd(p, a.v); }
+ONEPASS_INLINE Vec<float> load(const float* p, First lanes) {
+    return {_mm256_maskload_ps(p, (__m256i)first_lanes<float>(lanes.n))};
+}
+ONEPASS_INLINE Vec<double> load(const double* p, First lanes) {
+    return {_mm256_maskload_pd(p, (__m256i)first_lanes<double>(lanes.n))};
+}
+ONEPASS_INLINE void store(float* p, Vec<float> a, First lanes) {
+    _mm256_maskstore_ps(p, (__m256i)first_lanes<float>(lanes.n), a.v);
+}
+ONEPASS_INLINE void store(double* p, Vec<double> a, First lanes) {
+    _mm256_maskstore_pd(p, (__m256i)first_lanes<double>(lanes.n), a.v);
+}
+
+#else   // 128 bits: SSE2, NEON
+
+ONEPASS_INLINE Vec<float> splat(float x) { return {Native<float>::type{x, x, x, x}}; }
+ONEPASS_INLINE Vec<double> splat(double x) { return {Native<double>::type{x, x}}; }
+#if defined(__SSE2__)
+ONEPASS_INLINE void stream(float* p, Vec<float> a) { _mm_stream_ps(p, a.v); }
+ONEPASS_INLINE void stream(double* p, Vec<double> a) { _mm_stream_pd(p, a.v); }
+#else
+template <class T>
+ONEPASS_INLINE void stream(T* p, Vec<T> a) {
+    store(p, a);
+}
+#endif
+template <class T>
+ONEPASS_INLINE Vec<T> load(const T* p, First lanes) {
+    Vec<T> a = {};
+    for (index i = 0; i < WIDTH<T>; ++i)
+        if (i < lanes.n) a.v[i] = p[i];
+    return a;
+}
+template <class T>
+ONEPASS_INLINE void store(T* p, Vec<T> a, First lanes) {
+    for (index i = 0; i < WIDTH<T>; ++i)
+        if (i < lanes.n) p[i] = a.v[i];
+}
+
+#endif
+
+template <class T>
+ONEPASS_INLINE Vec<T> load(const T* p, All) {
+    return load(p);
+}
+template <class T>
+ONEPASS_INLINE void store(T* p, Vec<T> a, All) {
+    store(p, a);
+}
+
+// f(i, lanes) for each native vector of 0..n.
+template <class T, class F>
+ONEPASS_INLINE void each_vector(index n, const F& f) {
+    index i = 0;
+    for (; i + WIDTH<T> <= n; i += WIDTH<T>) f(i, All{});
+    if (i < n) f(i, First{n - i});
+}
+
+// Non-temporal stores are weakly ordered: fence before another thread may look.
+ONEPASS_INLINE void stream_fence() {
+#if defined(__x86_64__)
+    _mm_sfence();
+#endif
+}
+
+// The sum of the lanes of a pack: the upper half onto the lower, and again, until one is left.
+ONEPASS_INLINE float sum_lanes(const Vec<float> (&a)[PARTS]) {
+    typedef float quad __attribute__((vector_size(16)));
+#if defined(__AVX512F__)
+    const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a[0].v), _mm512_extractf32x8_ps(a[0].v, 1));
+    const quad q = _mm256_castps256_ps128(h) + _mm256_extractf128_ps(h, 1);
+#elif defined(__AVX2__)
+    const __m256 h = a[0].v + a[1].v;
+    const quad q = _mm256_castps256_ps128(h) + _mm256_extractf128_ps(h, 1);
+#else
+    const quad q = (a[0].v + a[2].v) + (a[1].v + a[3].v);
+#endif
+    return (q[0] + q[2]) + (q[1] + q[3]);
+}
+ONEPASS_INLINE double sum_lanes(const Vec<double> (&a)[PARTS]) {
+    typedef double pair __attribute__((vector_size(16)));
+#if defined(__AVX512F__)
+    const __m256d h = _mm256_add_pd(_mm512_castpd512_pd256(a[0].v), _mm512_extractf64x4_pd(a[0].v, 1));
+    const pair q = _mm256_castpd256_pd128(h) + _mm256_extractf128_pd(h, 1);
+#elif defined(__AVX2__)
+    const __m256d h = a[0].v + a[1].v;
+    const pair q = _mm256_castpd256_pd128(h) + _mm256_extractf128_pd(h, 1);
+#else
+    const pair q = (a[0].v + a[2].v) + (a[1].v + a[3].v);
+#endif
+    return q[0] + q[1];
+}
+
+}   // namespace
+}   // namespace onepass::ONEPASS_ISA

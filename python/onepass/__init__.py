@@ -1,0 +1,38 @@
+"""LayerNorm, BatchNorm and their family for NumPy on the CPU.
+
+Statistics are taken in a single Welford pass and the results have the same bits whatever the number of threads, the
+alignment or the instruction set. Every function takes NumPy arrays and gives NumPy arrays; see each one's docstring.
+"""
+
+from importlib.metadata import version as _version
+
+from .batch_norm import batch_norm
+from .control import (
+    available_isas,
+    get_num_threads,
+    isa,
+    num_threads,
+    set_num_threads,
+    show_config,
+    use_isa,
+)
+from .layer_norm import layer_norm
+from .moments import Moments, moments
+from .standardize import standardize
+
+__version__ = _version("onepass")
+
+__all__ = [
+    "Moments",
+    "available_isas",
+    "batch_norm",
+    "get_num_threads",
+    "isa",
+    "layer_norm",
+    "moments",
+    "num_threads",
+    "set_num_threads",
+    "show_config",
+    "standardize",
+    "use_isa",
+]

@@ -1,0 +1,92 @@
+"""Layer norm: every sample by the mean and deviation of its own features."""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+from . import _core
+from ._types import Array, Axes, Viewable
+
+
+@overload
+def layer_norm(
+    x: Viewable,
+    weight: Viewable | None = None,
+    bias: Viewable | None = None,
+    *,
+    axis: Axes = -1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    return_stats: Literal[False] = False,
+) -> Array: ...
+@overload
+def layer_norm(
+    x: Viewable,
+    weight: Viewable | None = None,
+    bias: Viewable | None = None,
+    *,
+    axis: Axes = -1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    return_stats: Literal[True],
+) -> tuple[Array, Array, Array]: ...
+def layer_norm(
+    x: Viewable,
+    weight: Viewable | None = None,
+    bias: Viewable | None = None,
+    *,
+    axis: Axes = -1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    return_stats: bool = False,
+) -> Array | tuple[Array, Array, Array]:
+    """Normalize x over the given axes: ``(x - mean) / sqrt(var + eps) * weight + bias``.
+
+    Parameters
+    ----------
+    x : array of float32 or float64
+        Any shape and strides.
+    weight, bias : array, optional
+        Of the shape of x along `axis` and of x's dtype; either may be given without the other.
+    axis : int or tuple of int
+        The axes to normalize over, together. Trailing axes are the fast case.
+    eps : float
+        Added to the (biased) variance.
+    out : array, optional
+        Where to write the result: x's shape and dtype, writeable, any strides. It may be x itself.
+    return_stats : bool
+        Also return the statistics.
+
+    Returns
+    -------
+    y : array
+        x's shape and dtype, C-contiguous; or `out`.
+    mean, rstd : array
+        With `return_stats`: the mean and ``1 / sqrt(var + eps)``, with the reduced axes of length 1; float32, or float64
+        where x is.
+
+    Raises
+    ------
+    TypeError
+        For what is not an array, or has another dtype.
+    ValueError
+        For a wrong shape or axis, or an `out` that is read-only or overlaps an input.
+
+    Notes
+    -----
+    A constant group gives exactly `bias`. A row's result does not depend on the other rows, on threads, memory layout
+    or instruction set.
+
+    References
+    ----------
+    Ba, Kiros & Hinton (2016), Layer Normalization. Statistics: Welford (1962); Chan, Golub & LeVeque (1979).
+
+    Examples
+    --------
+    >>> import numpy as np, onepass as op
+    >>> x = np.array([[1, 2, 3, 4], [10, 10, 10, 10]], np.float32)
+    >>> op.layer_norm(x, eps=0.0).round(3)
+    array([[-1.342, -0.447,  0.447,  1.342],
+           [ 0.   ,  0.   ,  0.   ,  0.   ]], dtype=float32)
+    """
+    return _core.layer_norm(x, weight, bias, axis, eps, out, return_stats)  # type: ignore[no-any-return]
