@@ -12,7 +12,7 @@ void copy(const S* x, S* y, index n, bool streamed) {
     constexpr index W = WIDTH<S>, STEP = UNROLL * W;
     const index to_line = index((0 - reinterpret_cast<std::uintptr_t>(y)) % PACK) / index(sizeof(S));
     const index head = to_line < n ? to_line : n;
-    each_vector<S>(head, [&](index i, auto lanes) { store(y + i, load(x + i, lanes), lanes); });
+    each_vector<S>(head, [&](index i, auto lanes) ONEPASS_FLAT { store(y + i, load(x + i, lanes), lanes); });
     index i = head;
     for (; i + STEP <= n; i += STEP) {
         Vec<S> v[UNROLL];
@@ -21,7 +21,7 @@ void copy(const S* x, S* y, index n, bool streamed) {
 #pragma GCC unroll 8
         for (int k = 0; k < UNROLL; ++k) streamed ? stream(y + i + k * W, v[k]) : store(y + i + k * W, v[k]);
     }
-    each_vector<S>(n - i, [&](index k, auto lanes) { store(y + i + k, load(x + i + k, lanes), lanes); });
+    each_vector<S>(n - i, [&](index k, auto lanes) ONEPASS_FLAT { store(y + i + k, load(x + i + k, lanes), lanes); });
     if (streamed) stream_fence();
 }
 
@@ -33,7 +33,7 @@ double read(const S* x, index n) {
     for (; i + STEP <= n; i += STEP)
 #pragma GCC unroll 8
         for (int k = 0; k < UNROLL; ++k) sum[k] = sum[k] + load(x + i + k * W);
-    each_vector<S>(n - i, [&](index k, auto lanes) { sum[0] = sum[0] + load(x + i + k, lanes); });
+    each_vector<S>(n - i, [&](index k, auto lanes) ONEPASS_FLAT { sum[0] = sum[0] + load(x + i + k, lanes); });
     for (int k = 1; k < UNROLL; ++k) sum[0] = sum[0] + sum[k];
     double total = 0;
     for (int k = 0; k < W; ++k) total += double(sum[0].v[k]);

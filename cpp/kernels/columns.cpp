@@ -65,14 +65,14 @@ ONEPASS_INLINE void chunk_of_columns(const ColumnsMoments<S>& a, index row, inde
     using T = Arith<S>;
     const S* x = a.x + row * a.stride;
     const Vec<T> share = splat(T(rows) / T(row + rows)), spread = splat(T(row) * (T(rows) / T(row + rows)));
-    each_vector<T>(a.cols, [&](index j, auto lanes) {
+    each_vector<T>(a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
         Shift<T, RANGED> shift = {};
         if constexpr (RANGED) {
             shift.before = load(a.before + j, lanes);
             shift.after = load(a.after + j, lanes);
         }
         if constexpr (FIRST) {
-            const auto at = [&](int i) {
+            const auto at = [&](int i) ONEPASS_FLAT {
                 const Vec<T> v = load(x + i * a.stride + j, lanes);
                 if constexpr (RANGED) return v * shift.before;
                 return v;
@@ -124,7 +124,7 @@ void merge_blocks(const Blocks<T, A>& a) {
         const A* after = a.after ? a.after + start : nullptr;
         double high[TILE] = {}, low[TILE] = {}, mean[TILE], shifted[TILE];
         // The means of block b, counted from the first block's.
-        const auto shift = [&](index b) {
+        const auto shift = [&](index b) ONEPASS_FLAT {
             const T* first = a.mean + start * step;
             const T *other = first + b * a.stride, *rest = a.low + start * step + b * a.stride;
             for (index j = 0; j < n; ++j) shifted[j] = double(other[j * step]) - double(first[j * step]);
@@ -132,7 +132,7 @@ void merge_blocks(const Blocks<T, A>& a) {
                 for (index j = 0; j < n; ++j) shifted[j] *= double(after[j]);
             for (index j = 0; j < n; ++j) shifted[j] += double(rest[j * step]);
         };
-        const auto accumulate = [&](index j, double value) {
+        const auto accumulate = [&](index j, double value) ONEPASS_FLAT {
             const Pair sum = two_sum(high[j], value);
             high[j] = sum.high;
             low[j] += sum.low;
@@ -215,12 +215,21 @@ struct ColumnLine {
 template <Affine AFFINE, bool LOW, bool RANGED, class S>
 void apply(const Apply<S>& a) {
     using T = Arith<S>;
-    const auto some = [&](index row, index rows, index start, index count) {
-        each_vector<T>(count, [&](index i, auto lanes) {
+    const auto some = [&](index row, index rows, index start, index count) ONEPASS_FLAT {
+        each_vector<T>(count, [&](index i, auto lanes) ONEPASS_FLAT {
             const index j = start + i;
             const ColumnLine<AFFINE, LOW, RANGED, T, decltype(lanes)> line(a.line, j, lanes);
             const S* x = a.x + row * a.x_stride + j;
             S* y = a.y + row * a.y_stride + j;
+            if (rows == CHUNK) {
+                // All loads before all stores: rows a multiple of 4 KiB apart look alike to the store buffer.
+                Vec<T> v[CHUNK];
+#pragma GCC unroll 8
+                for (int r = 0; r < CHUNK; ++r) v[r] = line(load(x + r * a.x_stride, lanes), a.line, row + r);
+#pragma GCC unroll 8
+                for (int r = 0; r < CHUNK; ++r) store(y + r * a.y_stride, v[r], lanes);
+                return;
+            }
             for (index r = 0; r < rows; ++r)
                 store(y + r * a.y_stride, line(load(x + r * a.x_stride, lanes), a.line, row + r), lanes);
         });

@@ -57,6 +57,7 @@ ONEPASS_INLINE Tail<T> tail_moments(const S* x, index n, int part, const Shift<T
 
 template <class S, class T, bool RANGED>
 ONEPASS_INLINE Moments block_moments(const S* x, index n, const Shift<T, RANGED>& shift) {
+    const Vec<T> one = hidden_one<T>();
     Vec<T> means[BLOCK][PARTS], squares[BLOCK][PARTS];
     const index chunks = n / (CHUNK * LANES<T>);
     for (index c = 0; c < chunks; ++c) {
@@ -69,7 +70,7 @@ ONEPASS_INLINE Moments block_moments(const S* x, index n, const Shift<T, RANGED>
             const Vec<T> mean = (((d[0] + d[1]) + (d[2] + d[3])) + ((d[4] + d[5]) + (d[6] + d[7]))) * splat(T(1) / CHUNK);
 #pragma GCC unroll 8
             for (int i = 0; i < CHUNK; ++i) {
-                d[i] = d[i] - mean;
+                d[i] = minus(d[i], mean, one);
                 d[i] = d[i] * d[i];
             }
             means[c][j] = mean;
@@ -133,7 +134,8 @@ ONEPASS_INLINE Moments row_moments(const S* x, index n, const Range& range) {
     int depth = 0;
     for (index start = 0, number = 1; start < n; start += SIZE, ++number) {
         stack[depth++] = block_moments(x + start, n - start < SIZE ? n - start : SIZE, shift);
-        for (index bits = number; !(bits & 1); bits >>= 1, --depth) stack[depth - 2] = merge(stack[depth - 2], stack[depth - 1]);
+        for (index bits = number; !(bits & 1); bits >>= 1, --depth)
+            stack[depth - 2] = merge(stack[depth - 2], stack[depth - 1]);
     }
     for (; depth > 1; --depth) stack[depth - 2] = merge(stack[depth - 2], stack[depth - 1]);
     // Every block's mean counts from the pivot. The low part lies behind `after`, as finish() expects it.
@@ -148,14 +150,15 @@ struct Line {
     T mean, low, scale, before, after;
 };
 
+// What comes behind the standardized value: weight and bias of an element, or of the row.
 template <class T, bool WEIGHT, bool BIAS>
 struct ByElement {
     const T *weight, *bias;
     template <class Lanes>
-    ONEPASS_INLINE Vec<T> operator()(Vec<T> y, index i, Lanes lanes) const {
-        if constexpr (WEIGHT) y = y * load(weight + i, lanes);
-        if constexpr (BIAS) y = y + load(bias + i, lanes);
-        return y;
+    ONEPASS_INLINE Vec<T> operator()(Vec<T> v, index i, Lanes lanes) const {
+        if constexpr (WEIGHT) v = v * load(weight + i, lanes);
+        if constexpr (BIAS) v = v + load(bias + i, lanes);
+        return v;
     }
 };
 
@@ -163,49 +166,70 @@ template <class T>
 struct ByRow {
     T weight, bias;
     template <class Lanes>
-    ONEPASS_INLINE Vec<T> operator()(Vec<T> y, index, Lanes) const {
-        return y * splat(weight) + splat(bias);
+    ONEPASS_INLINE Vec<T> operator()(Vec<T> v, index, Lanes) const {
+        return v * splat(weight) + splat(bias);
     }
 };
 
-template <bool LOW, bool RANGED, class S, class Affine>
-ONEPASS_INLINE void apply_row(const S* x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine, bool streamed) {
+enum class Store { some, all, stream };
+
+// Columns from..to. Where Store is not `some` they are whole packs, and y + from is on a cache line.
+template <bool LOW, bool RANGED, Store STORE, class S, class Affine>
+ONEPASS_INLINE void apply_part(const S* x, S* y, index from, index to, const Line<Arith<S>>& line, const Affine& affine) {
     using T = Arith<S>;
     const Vec<T> mean = splat(line.mean), low = splat(line.low), scale = splat(line.scale);
-    const auto standard = [&](Vec<T> v) {
-        if constexpr (RANGED) v = v * splat(line.before);
+    const Vec<T> before = splat(line.before), after = splat(line.after);
+    const auto at = [&](index k, auto lanes) ONEPASS_FLAT {
+        Vec<T> v = load(x + k, lanes);
+        if constexpr (RANGED) v = v * before;
         v = v - mean;
-        if constexpr (RANGED) v = v * splat(line.after);
+        if constexpr (RANGED) v = v * after;
         if constexpr (LOW) v = v - low;
-        return v * scale;
+        v = affine(v * scale, k, lanes);
+        if constexpr (STORE == Store::stream)
+            stream(y + k, v);
+        else
+            store(y + k, v, lanes);
     };
-    const auto ordinary = [&](index start, index count) {
-        each_vector<T>(count, [&](index i, auto lanes) {
-            const index k = start + i;
-            store(y + k, affine(standard(load(x + k, lanes)), k, lanes), lanes);
-        });
-    };
-    if (!streamed) return ordinary(0, n);
-    const index to_line = index((0 - reinterpret_cast<std::uintptr_t>(y)) % PACK) / index(sizeof(S));
-    index i = to_line < n ? to_line : n;
-    ordinary(0, i);
-    for (; i + LANES<T> <= n; i += LANES<T>)
+    if constexpr (STORE == Store::some) {
+        each_vector<T>(to - from, [&](index i, auto lanes) ONEPASS_FLAT { at(from + i, lanes); });
+    } else {
+        for (index i = from; i < to; i += LANES<T>)
 #pragma GCC unroll 4
-        for (int j = 0; j < PARTS; ++j) {
-            const index k = i + j * WIDTH<T>;
-            stream(y + k, affine(standard(load(x + k)), k, All{}));
-        }
-    ordinary(i, n - i);
+            for (int j = 0; j < PARTS; ++j) at(i + j * WIDTH<T>, All{});
+    }
+}
+
+// `joined`: the row behind this one begins where this one ends, and is streamed too.
+template <bool LOW, bool RANGED, class S, class Affine>
+ONEPASS_INLINE void apply_row(const S* x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine, bool streamed,
+                              bool joined, Edge<S>& edge) {
+    // Stores that cross cache lines cost more than the two partial vectors that avoid them.
+    const index head = to_line(y) < n ? to_line(y) : n, end = n - (n - head) % Edge<S>::LINE;
+    if (head && edge.waiting) {
+        apply_part<LOW, RANGED, Store::some>(x, edge.line + (Edge<S>::LINE - head), 0, head, line, affine);
+        edge.send(y, head);
+    } else if (head) {
+        apply_part<LOW, RANGED, Store::some>(x, y, 0, head, line, affine);
+    }
+    if (streamed)
+        apply_part<LOW, RANGED, Store::stream>(x, y, head, end, line, affine);
+    else
+        apply_part<LOW, RANGED, Store::all>(x, y, head, end, line, affine);
+    if (end == n) return;
+    edge.waiting = joined;
+    apply_part<LOW, RANGED, Store::some>(x, joined ? edge.line - end : y, end, n, line, affine);
 }
 
 template <class S, class Affine>
-ONEPASS_INLINE void apply_line(const S* x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine, bool streamed) {
+ONEPASS_INLINE void apply_row(const S* x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine, bool streamed,
+                              bool joined, Edge<S>& edge) {
     if (line.before != 1 || line.after != 1)
-        apply_row<true, true>(x, y, n, line, affine, streamed);
+        apply_row<true, true>(x, y, n, line, affine, streamed, joined, edge);
     else if (line.low != 0)
-        apply_row<true, false>(x, y, n, line, affine, streamed);
+        apply_row<true, false>(x, y, n, line, affine, streamed, joined, edge);
     else
-        apply_row<false, false>(x, y, n, line, affine, streamed);
+        apply_row<false, false>(x, y, n, line, affine, streamed, joined, edge);
 }
 
 // ---- what the table offers ----
@@ -232,17 +256,21 @@ __attribute__((noinline)) Line<Arith<S>> row_line(const RowsNorm<S>& a, index ro
     return {T(f.mean), T(f.low), T(f.scale), T(range.before), T(range.after)};
 }
 
+// Whether streamed rows share cache lines: they lie end to end, and are longer than one.
+template <class S>
+ONEPASS_INLINE bool joins(bool streamed, index cols, index stride) {
+    return streamed && stride == cols && cols >= 2 * Edge<S>::LINE;
+}
+
 template <class S, class Affine>
 ONEPASS_INLINE void norm(const RowsNorm<S>& a, const Affine& affine) {
-    // Two short rows are in flight: the statistics of the next, whose end is one long chain of latency, run while this one
-    // is applied. Long rows one after the other, so that the second read finds the first-level cache.
-    const bool ahead = a.cols * index(sizeof(S)) <= 8192;
-    Line<Arith<S>> line = row_line(a, 0), next = line;
+    // One row at a time: two or more side by side would share the loads of weight and bias, but rows of 4 KiB then share
+    // the sets of the cache, and lost everywhere it was measured but at the shortest.
+    const bool joined = joins<S>(a.stream, a.cols, a.y_stride);
+    Edge<S> edge;
     for (index row = 0; row < a.rows; ++row) {
-        if (ahead && row + 1 < a.rows) next = row_line(a, row + 1);
-        apply_line(a.x + row * a.x_stride, a.y + row * a.y_stride, a.cols, line, affine, a.stream);
-        if (!ahead && row + 1 < a.rows) next = row_line(a, row + 1);
-        line = next;
+        const Line<Arith<S>> line = row_line(a, row);
+        apply_row(a.x + row * a.x_stride, a.y + row * a.y_stride, a.cols, line, affine, a.stream, joined && row + 1 < a.rows, edge);
     }
     if (a.stream) stream_fence();
 }
@@ -272,11 +300,13 @@ template <class S>
 void rows_apply(const Apply<S>& a) {
     using T = Arith<S>;
     const Lines<T>& of = a.line;
+    const bool joined = joins<S>(a.stream, a.cols, a.y_stride);
+    Edge<S> edge;
     for (index row = 0; row < a.rows; ++row) {
         const T before = of.before ? of.before[row] : T(1), after = of.after ? of.after[row] : T(1);
         const Line<T> line = {of.mean[row], of.low[row], of.scale[row], before, after};
         const ByRow<T> affine = {of.weight ? of.weight[row] : T(1), of.bias ? of.bias[row] : T(0)};
-        apply_line(a.x + row * a.x_stride, a.y + row * a.y_stride, a.cols, line, affine, a.stream);
+        apply_row(a.x + row * a.x_stride, a.y + row * a.y_stride, a.cols, line, affine, a.stream, joined && row + 1 < a.rows, edge);
     }
     if (a.stream) stream_fence();
 }

@@ -21,6 +21,8 @@
 #endif
 
 #define ONEPASS_INLINE inline __attribute__((always_inline))
+// Behind a lambda's parameters: one that is not inlined keeps what it captures in memory, where every store may change it.
+#define ONEPASS_FLAT __attribute__((always_inline))
 
 namespace onepass::ONEPASS_ISA {
 namespace {
@@ -198,11 +200,56 @@ ONEPASS_INLINE void each_vector(index n, const F& f) {
     if (i < n) f(i, First{n - i});
 }
 
+// a - b on the multipliers, where the machine has fused ones: a * 1 - b rounds once, so its bits are those of a - b. Kernels
+// that add more than they multiply use it to keep both kinds of unit busy. The 1 is hidden from the compiler, which would
+// see through it.
+template <class T>
+ONEPASS_INLINE Vec<T> hidden_one() {
+    Vec<T> one = splat(T(1));
+#if defined(__FMA__)
+    __asm__("" : "+v"(one.v));
+#endif
+    return one;
+}
+#if defined(__AVX512F__)
+ONEPASS_INLINE Vec<float> minus(Vec<float> a, Vec<float> b, Vec<float> one) { return {_mm512_fmsub_ps(a.v, one.v, b.v)}; }
+ONEPASS_INLINE Vec<double> minus(Vec<double> a, Vec<double> b, Vec<double> one) { return {_mm512_fmsub_pd(a.v, one.v, b.v)}; }
+#elif defined(__FMA__)
+ONEPASS_INLINE Vec<float> minus(Vec<float> a, Vec<float> b, Vec<float> one) { return {_mm256_fmsub_ps(a.v, one.v, b.v)}; }
+ONEPASS_INLINE Vec<double> minus(Vec<double> a, Vec<double> b, Vec<double> one) { return {_mm256_fmsub_pd(a.v, one.v, b.v)}; }
+#else
+template <class T>
+ONEPASS_INLINE Vec<T> minus(Vec<T> a, Vec<T> b, Vec<T>) {
+    return a - b;
+}
+#endif
+
 // Non-temporal stores are weakly ordered: fence before another thread may look.
 ONEPASS_INLINE void stream_fence() {
 #if defined(__x86_64__)
     _mm_sfence();
 #endif
+}
+
+// The cache line that two pieces of a result share, when both are streamed: what the first leaves of it waits here for the
+// second, so that the line goes out whole. A line written in part is read from memory first, and costs as much as many.
+template <class S>
+struct Edge {
+    static constexpr index LINE = PACK / index(sizeof(S));
+    alignas(PACK) S line[LINE];
+    bool waiting = false;
+
+    // Sends the line that y lies on, `head` elements before its end.
+    ONEPASS_INLINE void send(S* y, index head) {
+        for (int j = 0; j < PARTS; ++j) stream(y + head - LINE + j * WIDTH<S>, load(line + j * WIDTH<S>));
+        waiting = false;
+    }
+};
+
+// How many elements lie between p and the next cache line.
+template <class S>
+ONEPASS_INLINE index to_line(const S* p) {
+    return index((0 - reinterpret_cast<std::uintptr_t>(p)) % PACK) / index(sizeof(S));
 }
 
 // The sum of the lanes of a pack: the upper half onto the lower, and again, until one is left.
