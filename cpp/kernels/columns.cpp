@@ -7,6 +7,7 @@
 // Lanes never meet, so the order of additions is that of the rows, whatever the vector's width.
 // Invariant: the cut into blocks and chunks depends on the number of rows alone.
 #include "kernels/moments.hpp"
+#include "kernels/write.hpp"
 #include "simd/pack.hpp"
 
 namespace onepass::ONEPASS_ISA {
@@ -61,7 +62,7 @@ ONEPASS_INLINE Part<T> chunk_moments(const S* x, index rows, index stride, const
 
 // One chunk of all columns. The first sets the pivots and the moments, every further one is merged into them.
 template <bool WHOLE, bool FIRST, bool RANGED, class S>
-ONEPASS_INLINE void chunk_of_columns(const ColumnsMoments<S>& a, index row, index rows) {
+ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows) {
     using T = Arith<S>;
     const S* x = a.x + row * a.stride;
     const Vec<T> share = splat(T(rows) / T(row + rows)), spread = splat(T(row) * (T(rows) / T(row + rows)));
@@ -184,73 +185,31 @@ bool finish_groups(const Finishing<T>& a) {
 
 enum class Affine { none, column, row };
 
-template <Affine AFFINE, bool LOW, bool RANGED, class T, class Lanes>
-struct ColumnLine {
-    Vec<T> mean, low, scale, before, after, weight, bias;
-    ONEPASS_INLINE ColumnLine(const Lines<T>& a, index j, Lanes lanes) {
-        mean = load(a.mean + j, lanes);
-        scale = load(a.scale + j, lanes);
-        if constexpr (LOW) low = load(a.low + j, lanes);
-        if constexpr (RANGED) {
-            before = load(a.before + j, lanes);
-            after = load(a.after + j, lanes);
-        }
-        if constexpr (AFFINE == Affine::column) {
-            weight = load(a.weight + j, lanes);
-            bias = load(a.bias + j, lanes);
-        }
-    }
-    ONEPASS_INLINE Vec<T> operator()(Vec<T> v, const Lines<T>& a, index row) const {
-        if constexpr (RANGED) v = v * before;
-        v = v - mean;
-        if constexpr (RANGED) v = v * after;
-        if constexpr (LOW) v = v - low;
-        v = v * scale;
-        if constexpr (AFFINE == Affine::column) v = v * weight + bias;
-        if constexpr (AFFINE == Affine::row) v = v * splat(a.row_weight[row]) + splat(a.row_bias[row]);
-        return v;
-    }
-};
-
+// By value: what is referred to, any store might change.
 template <Affine AFFINE, bool LOW, bool RANGED, class S>
-void apply(const Apply<S>& a) {
+void apply(Apply<S> a) {
     using T = Arith<S>;
-    const auto some = [&](index row, index rows, index start, index count) ONEPASS_FLAT {
-        each_vector<T>(count, [&](index i, auto lanes) ONEPASS_FLAT {
-            const index j = start + i;
-            const ColumnLine<AFFINE, LOW, RANGED, T, decltype(lanes)> line(a.line, j, lanes);
-            const S* x = a.x + row * a.x_stride + j;
-            S* y = a.y + row * a.y_stride + j;
-            if (rows == CHUNK) {
-                // All loads before all stores: rows a multiple of 4 KiB apart look alike to the store buffer.
-                Vec<T> v[CHUNK];
-#pragma GCC unroll 8
-                for (int r = 0; r < CHUNK; ++r) v[r] = line(load(x + r * a.x_stride, lanes), a.line, row + r);
-#pragma GCC unroll 8
-                for (int r = 0; r < CHUNK; ++r) store(y + r * a.y_stride, v[r], lanes);
-                return;
-            }
-            for (index r = 0; r < rows; ++r)
-                store(y + r * a.y_stride, line(load(x + r * a.x_stride, lanes), a.line, row + r), lanes);
-        });
-    };
-    if (!a.stream) {
-        for (index row = 0; row < a.rows; row += CHUNK) some(row, a.rows - row < CHUNK ? a.rows - row : CHUNK, 0, a.cols);
-        return;
-    }
+    const bool joined = rows_join<S>(a.stream, a.cols, a.y_stride);
+    Edge<S> edge;
     for (index row = 0; row < a.rows; ++row) {
         const S* x = a.x + row * a.x_stride;
-        S* y = a.y + row * a.y_stride;
-        const index to_line = index((0 - reinterpret_cast<std::uintptr_t>(y)) % PACK) / index(sizeof(S));
-        index j = to_line < a.cols ? to_line : a.cols;
-        some(row, 1, 0, j);
-        for (; j + WIDTH<T> <= a.cols; j += WIDTH<T>) {
-            const ColumnLine<AFFINE, LOW, RANGED, T, All> line(a.line, j, All{});
-            stream(y + j, line(load(x + j), a.line, row));
-        }
-        some(row, 1, j, a.cols - j);
+        const Lines<T> line = a.line;
+        const Vec<T> row_weight = splat(AFFINE == Affine::row ? line.row_weight[row] : T(1));
+        const Vec<T> row_bias = splat(AFFINE == Affine::row ? line.row_bias[row] : T(0));
+        const auto value = [&](index j, auto lanes) ONEPASS_FLAT {
+            Vec<T> v = load(x + j, lanes);
+            if constexpr (RANGED) v = v * load(line.before + j, lanes);
+            v = v - load(line.mean + j, lanes);
+            if constexpr (RANGED) v = v * load(line.after + j, lanes);
+            if constexpr (LOW) v = v - load(line.low + j, lanes);
+            v = v * load(line.scale + j, lanes);
+            if constexpr (AFFINE == Affine::column) v = v * load(line.weight + j, lanes) + load(line.bias + j, lanes);
+            if constexpr (AFFINE == Affine::row) v = v * row_weight + row_bias;
+            return v;
+        };
+        write_row<T>(a.y + row * a.y_stride, a.cols, value, a.stream, joined && row + 1 < a.rows, edge);
     }
-    stream_fence();
+    if (a.stream) stream_fence();
 }
 
 template <Affine AFFINE, class S>

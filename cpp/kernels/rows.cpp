@@ -10,6 +10,7 @@
 // and blocks in a binary tree. Everything is taken from a pivot near the mean, where the difference is exact.
 // Invariant: which elements meet in which order depends on the length of the row alone.
 #include "kernels/moments.hpp"
+#include "kernels/write.hpp"
 #include "simd/pack.hpp"
 
 namespace onepass::ONEPASS_ISA {
@@ -171,54 +172,21 @@ struct ByRow {
     }
 };
 
-enum class Store { some, all, stream };
-
-// Columns from..to. Where Store is not `some` they are whole packs, and y + from is on a cache line.
-template <bool LOW, bool RANGED, Store STORE, class S, class Affine>
-ONEPASS_INLINE void apply_part(const S* x, S* y, index from, index to, const Line<Arith<S>>& line, const Affine& affine) {
+template <bool LOW, bool RANGED, class S, class Affine>
+ONEPASS_INLINE void apply_row(const S* x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine, bool streamed,
+                              bool joined, Edge<S>& edge) {
     using T = Arith<S>;
     const Vec<T> mean = splat(line.mean), low = splat(line.low), scale = splat(line.scale);
     const Vec<T> before = splat(line.before), after = splat(line.after);
-    const auto at = [&](index k, auto lanes) ONEPASS_FLAT {
-        Vec<T> v = load(x + k, lanes);
+    const auto value = [&](index i, auto lanes) ONEPASS_FLAT {
+        Vec<T> v = load(x + i, lanes);
         if constexpr (RANGED) v = v * before;
         v = v - mean;
         if constexpr (RANGED) v = v * after;
         if constexpr (LOW) v = v - low;
-        v = affine(v * scale, k, lanes);
-        if constexpr (STORE == Store::stream)
-            stream(y + k, v);
-        else
-            store(y + k, v, lanes);
+        return affine(v * scale, i, lanes);
     };
-    if constexpr (STORE == Store::some) {
-        each_vector<T>(to - from, [&](index i, auto lanes) ONEPASS_FLAT { at(from + i, lanes); });
-    } else {
-        for (index i = from; i < to; i += LANES<T>)
-#pragma GCC unroll 4
-            for (int j = 0; j < PARTS; ++j) at(i + j * WIDTH<T>, All{});
-    }
-}
-
-// `joined`: the row behind this one begins where this one ends, and is streamed too.
-template <bool LOW, bool RANGED, class S, class Affine>
-ONEPASS_INLINE void apply_row(const S* x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine, bool streamed,
-                              bool joined, Edge<S>& edge) {
-    // Stores that cross cache lines cost more than the two partial vectors that avoid them.
-    const index head = to_line(y) < n ? to_line(y) : n, end = n - (n - head) % Edge<S>::LINE;
-    if (head && edge.waiting) {
-        apply_part<LOW, RANGED, Store::some>(x, edge.line + (Edge<S>::LINE - head), 0, head, line, affine);
-        edge.send(y, head);
-    } else if (head) {
-        apply_part<LOW, RANGED, Store::some>(x, y, 0, head, line, affine);
-    }
-    if (streamed)
-        apply_part<LOW, RANGED, Store::stream>(x, y, head, end, line, affine);
-    else
-        apply_part<LOW, RANGED, Store::all>(x, y, head, end, line, affine);
-    if (end == n) return;
-    edge.waiting = joined;
-    apply_part<LOW, RANGED, Store::some>(x, joined ? edge.line - end : y, end, n, line, affine);
+    write_row<T>(y, n, value, streamed, joined, edge);
 }
 
 template <class S, class Affine>
@@ -256,17 +224,11 @@ __attribute__((noinline)) Line<Arith<S>> row_line(const RowsNorm<S>& a, index ro
     return {T(f.mean), T(f.low), T(f.scale), T(range.before), T(range.after)};
 }
 
-// Whether streamed rows share cache lines: they lie end to end, and are longer than one.
-template <class S>
-ONEPASS_INLINE bool joins(bool streamed, index cols, index stride) {
-    return streamed && stride == cols && cols >= 2 * Edge<S>::LINE;
-}
-
 template <class S, class Affine>
 ONEPASS_INLINE void norm(const RowsNorm<S>& a, const Affine& affine) {
     // One row at a time: two or more side by side would share the loads of weight and bias, but rows of 4 KiB then share
     // the sets of the cache, and lost everywhere it was measured but at the shortest.
-    const bool joined = joins<S>(a.stream, a.cols, a.y_stride);
+    const bool joined = rows_join<S>(a.stream, a.cols, a.y_stride);
     Edge<S> edge;
     for (index row = 0; row < a.rows; ++row) {
         const Line<Arith<S>> line = row_line(a, row);
@@ -300,7 +262,7 @@ template <class S>
 void rows_apply(const Apply<S>& a) {
     using T = Arith<S>;
     const Lines<T>& of = a.line;
-    const bool joined = joins<S>(a.stream, a.cols, a.y_stride);
+    const bool joined = rows_join<S>(a.stream, a.cols, a.y_stride);
     Edge<S> edge;
     for (index row = 0; row < a.rows; ++row) {
         const T before = of.before ? of.before[row] : T(1), after = of.after ? of.after[row] : T(1);

@@ -18,6 +18,7 @@ constexpr index TILE = 1024;          // columns that one task sweeps
 constexpr index GROUP_TILE = 256;     // groups that one task merges and finishes
 constexpr index FOLDED = 256;         // columns that folding aims at
 constexpr index MOST_FOLDS = 64;      // so that the rows left over are at most one block
+constexpr index APPLIED = 1024;       // columns that folding aims at where results are written
 constexpr index FOLDED_ROWS = 8;      // at least, or folding leaves nothing to reduce
 
 constexpr index ceil_div(index a, index b) { return (a + b - 1) / b; }
@@ -50,11 +51,15 @@ public:
         : p(problem), k(kernels), stream_(stream), width_(p.groups * p.span) {
         folds_ = p.by_rows ? 1 : folds_for(p.rows, width_);
         cols_ = folds_ * width_;
+        // Rows fold for writing where results lie as densely as x, and the rows carry no weights.
+        const bool dense = p.x_row == width_ && p.y_row == width_ && !p.row_weight && !p.by_rows;
+        applied_folds_ = dense && width_ < APPLIED / 2 && p.rows * width_ >= APPLIED * FOLDED_ROWS ? APPLIED / width_ : 1;
+        wide_folds_ = std::max(folds_, applied_folds_);
         rows_ = p.rows / folds_;
         rest_ = p.rows % folds_;
         blocks_ = ceil_div(rows_, COLUMN_BLOCK);
         ones_ = !p.by_rows && (p.weight || p.bias);
-        expands_ = !p.by_rows && cols_ != p.groups;
+        expands_ = !p.by_rows && wide_folds_ * width_ != p.groups;
     }
 
     // Cuts what it needs; the pieces are null, and only counted, where the cutter has no memory.
@@ -64,22 +69,24 @@ public:
                 columns_.cut(cutter, p.rows * p.groups);
             } else {
                 const index n = blocks_ * cols_ + (rest_ ? width_ : 0);
-                pivot_ = cutter.cut<T>(n);
-                low_ = cutter.cut<T>(n);
-                m2_ = cutter.cut<T>(n);
+                pivot_ = cut_apart(cutter, n, 1);
+                low_ = cut_apart(cutter, n, 2);
+                m2_ = cut_apart(cutter, n, 3);
                 columns_.cut(cutter, cols_ + width_);
             }
             if (folds_ > 1) folded_.cut(cutter, width_);
             if (p.by_rows || p.span > 1) groups_.cut(cutter, p.groups);
             result_ = p.by_rows || p.span > 1 ? groups_ : folds_ > 1 ? folded_ : columns_;
         }
-        for (T** array : {&line_.mean, &line_.low, &line_.scale, &line_.before, &line_.after}) *array = cutter.cut<T>(p.groups);
+        for (T** array : {&line_.mean, &line_.low, &line_.scale, &line_.before, &line_.after})
+            *array = cut_beside(cutter, p.groups);
         wide_ = line_;
         if (expands_)
-            for (T** array : {&wide_.mean, &wide_.low, &wide_.scale, &wide_.before, &wide_.after}) *array = cutter.cut<T>(cols_);
+            for (T** array : {&wide_.mean, &wide_.low, &wide_.scale, &wide_.before, &wide_.after})
+                *array = cut_beside(cutter, wide_folds_ * width_);
         if (ones_) {
-            weight_ = cutter.cut<T>(cols_);
-            bias_ = cutter.cut<T>(cols_);
+            weight_ = cut_beside(cutter, wide_folds_ * width_);
+            bias_ = cut_beside(cutter, wide_folds_ * width_);
         }
     }
 
@@ -110,6 +117,22 @@ public:
     }
 
 private:
+    // An array whose elements lie on cache lines where the results' do, so that one cut into lines fits both.
+    T* cut_beside(Cutter& cutter, index n) const {
+        constexpr auto LINE = std::uintptr_t(Scratch::LINE);
+        T* array = cutter.cut<T>(n + index(LINE / sizeof(T)));
+        return array ? array + reinterpret_cast<std::uintptr_t>(p.y) % LINE / sizeof(S) : nullptr;
+    }
+
+    // An array `quarter` quarters of a page off x: rows of x that are pages apart fill one set of the first-level cache,
+    // and what is read and written beside them must lie in another.
+    T* cut_apart(Cutter& cutter, index n, std::uintptr_t quarter) const {
+        constexpr auto PAGE = std::uintptr_t(4096);
+        T* array = cutter.cut<T>(n + index(PAGE / sizeof(T)));
+        const auto off = reinterpret_cast<std::uintptr_t>(p.x) + quarter * PAGE / 4 - reinterpret_cast<std::uintptr_t>(array);
+        return array ? array + off % PAGE / Scratch::LINE * (Scratch::LINE / sizeof(T)) : nullptr;
+    }
+
     // ---- moments ----
 
     void take_moments(const Team& team, bool ranged) {
@@ -238,14 +261,14 @@ private:
     // An element a group becomes an element a column.
     void expand(const Team& team, T* to, const T* from) const {
         if (!expands_) return;
-        team.each(folds_, [&](index fold) {
+        team.each(wide_folds_, [&](index fold) {
             for (index g = 0; g < p.groups; ++g)
                 for (index i = 0; i < p.span; ++i) to[fold * width_ + g * p.span + i] = from[g];
         });
     }
 
     void expand_affine(const Team& team, T* to, const T* from, T missing) const {
-        team.each(folds_, [&](index fold) {
+        team.each(wide_folds_, [&](index fold) {
             for (index g = 0; g < p.groups; ++g)
                 for (index i = 0; i < p.span; ++i) to[fold * width_ + g * p.span + i] = from ? from[g] : missing;
         });
@@ -267,13 +290,14 @@ private:
             line.weight = weight_;
             line.bias = bias_;
         }
-        // Folded rows need results that lie as densely, and weights that the rows do not carry.
-        const index folds = p.y_row == width_ && !p.row_weight ? folds_ : 1;
-        const index cols = folds * width_, rows = p.rows / folds, rest = p.rows % folds;
-        const index tiles = ceil_div(cols, TILE), tasks = ceil_div(rows, COLUMN_BLOCK) * tiles;
-        // From the end to the beginning: the last that the moments read is the likeliest to be in the cache still.
+        const index folds = applied_folds_, cols = folds * width_, rows = p.rows / folds, rest = p.rows % folds;
+        // Tiles end on cache lines of y. From the end to the beginning: the last that the moments read is the likeliest to
+        // be in the cache still.
+        const index lead = index((0 - reinterpret_cast<std::uintptr_t>(y_)) % Scratch::LINE / sizeof(S));
+        const index tiles = cols <= 2 * TILE ? 1 : ceil_div(cols - lead, TILE), tasks = ceil_div(rows, COLUMN_BLOCK) * tiles;
         team.each_backwards(tasks, [&](index task) {
-            const index row = task / tiles * COLUMN_BLOCK, from = task % tiles * TILE;
+            const index row = task / tiles * COLUMN_BLOCK, tile = task % tiles;
+            const index from = tile ? lead + tile * TILE : 0, to = tile + 1 < tiles ? lead + (tile + 1) * TILE : cols;
             Lines<T> here = line;
             for (T** array : {&here.mean, &here.low, &here.scale, &here.before, &here.after})
                 if (*array) *array += from;
@@ -286,8 +310,7 @@ private:
                 here.row_bias = p.row_bias + row;
             }
             k.columns_apply({x_ + row * folds * p.x_row + from, y_ + row * folds * p.y_row + from,
-                             std::min(COLUMN_BLOCK, rows - row), std::min(TILE, cols - from), folds * p.x_row, folds * p.y_row,
-                             here, stream_});
+                             std::min(COLUMN_BLOCK, rows - row), to - from, folds * p.x_row, folds * p.y_row, here, stream_});
         });
         if (rest && team.id == 0)
             k.columns_apply({x_ + rows * folds * p.x_row, y_ + rows * folds * p.y_row, rest, width_, p.x_row, p.y_row, line,
@@ -316,7 +339,7 @@ private:
     const Groups<S>& p;
     const Kernels<S>& k;
     const bool stream_;
-    index width_, folds_, cols_, rows_, rest_, blocks_, number_ = 0;
+    index width_, folds_, applied_folds_, wide_folds_, cols_, rows_, rest_, blocks_, number_ = 0;
     bool ones_, expands_;
     const S* x_ = nullptr;
     S* y_ = nullptr;

@@ -231,27 +231,6 @@ ONEPASS_INLINE void stream_fence() {
 #endif
 }
 
-// The cache line that two pieces of a result share, when both are streamed: what the first leaves of it waits here for the
-// second, so that the line goes out whole. A line written in part is read from memory first, and costs as much as many.
-template <class S>
-struct Edge {
-    static constexpr index LINE = PACK / index(sizeof(S));
-    alignas(PACK) S line[LINE];
-    bool waiting = false;
-
-    // Sends the line that y lies on, `head` elements before its end.
-    ONEPASS_INLINE void send(S* y, index head) {
-        for (int j = 0; j < PARTS; ++j) stream(y + head - LINE + j * WIDTH<S>, load(line + j * WIDTH<S>));
-        waiting = false;
-    }
-};
-
-// How many elements lie between p and the next cache line.
-template <class S>
-ONEPASS_INLINE index to_line(const S* p) {
-    return index((0 - reinterpret_cast<std::uintptr_t>(p)) % PACK) / index(sizeof(S));
-}
-
 // The sum of the lanes of a pack: the upper half onto the lower, and again, until one is left.
 ONEPASS_INLINE float sum_lanes(const Vec<float> (&a)[PARTS]) {
     typedef float quad __attribute__((vector_size(16)));
