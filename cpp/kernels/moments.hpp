@@ -64,8 +64,9 @@ __attribute__((always_inline)) inline Finished finish(double count, double m_mea
     const double total = var + how.eps * k * k;
     const double rstd = 1.0 / __builtin_sqrt(total);
     const Pair mean = two_sum(m_mean, m_low / after);
-    const double high = static_cast<T>(mean.high);
-    const double low = ((mean.high - high) + mean.low) * after;
+    // Where deviations are small enough to need `after`, the low part may be too small to go without it.
+    const double high = after == 1.0 ? static_cast<double>(static_cast<T>(mean.high)) : m_mean;
+    const double low = after == 1.0 ? (mean.high - high) + mean.low : m_low;
     Finished f;
     f.mean = high;
     // A remainder this far below the deviation changes no digit of the result; without it one subtraction is saved.

@@ -48,9 +48,11 @@ void moments_of_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to
         k.rows_moments({x, rows, v.size[2], v.stride[0][1], {1, 1}, mean, low, m2});
         for (index i = 0; i < rows; ++i) {
             using T = Arith<S>;
-            if (finish<T>(double(v.size[2]), mean[i], low[i], m2[i], {0, 0}, 1, 1).in_range) continue;
-            const Range range = other_range<T>(m2[i]);
-            k.rows_moments({x + i * v.stride[0][1], 1, v.size[2], 0, range, mean + i, low + i, m2 + i});
+            Range range = {1, 1};
+            if (!finish<T>(double(v.size[2]), mean[i], low[i], m2[i], {0, 0}, 1, 1).in_range) {
+                range = other_range<T>(m2[i]);
+                k.rows_moments({x + i * v.stride[0][1], 1, v.size[2], 0, range, mean + i, low + i, m2 + i});
+            }
             to_true_units(range, mean[i], low[i], m2[i]);
         }
     });

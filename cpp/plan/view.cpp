@@ -40,11 +40,13 @@ View canonical(const Operands& arrays, const bool* reduced) {
             dims[n++] = dim;
         }
     }
-    // A group of one element is a row of one element.
+    // Groups of one element are columns of one row.
     if (n == 0 || (!dims[n - 1].reduced && (n == 1 || !dims[n - 2].reduced))) {
-        Dim one = {1, true, {}};
-        for (int k = 0; k < arrays.count; ++k) one.stride[k] = arrays.itemsize[k];
-        dims[n++] = one;
+        dims[n] = n ? dims[n - 1] : Dim{1, true, {}};
+        if (n) dims[n - 1] = {1, true, {}};
+        if (!n)
+            for (int k = 0; k < arrays.count; ++k) dims[0].stride[k] = arrays.itemsize[k];
+        ++n;
     }
     View view;
     if (n > 3) return view;

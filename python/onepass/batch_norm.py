@@ -2,44 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
-
 from . import _core
 from ._types import Array, Viewable
 
 
-@overload
-def batch_norm(
-    x: Viewable,
-    weight: Viewable | None = None,
-    bias: Viewable | None = None,
-    *,
-    running_mean: Viewable | None = None,
-    running_var: Viewable | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    running_ddof: float = 1,
-    axis: int = 1,
-    eps: float = 1e-5,
-    out: Array | None = None,
-    return_stats: Literal[False] = False,
-) -> Array: ...
-@overload
-def batch_norm(
-    x: Viewable,
-    weight: Viewable | None = None,
-    bias: Viewable | None = None,
-    *,
-    running_mean: Viewable | None = None,
-    running_var: Viewable | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    running_ddof: float = 1,
-    axis: int = 1,
-    eps: float = 1e-5,
-    out: Array | None = None,
-    return_stats: Literal[True],
-) -> tuple[Array, Array, Array]: ...
 def batch_norm(
     x: Viewable,
     weight: Viewable | None = None,

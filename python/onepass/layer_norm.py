@@ -2,34 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
-
 from . import _core
 from ._types import Array, Axes, Viewable
 
 
-@overload
-def layer_norm(
-    x: Viewable,
-    weight: Viewable | None = None,
-    bias: Viewable | None = None,
-    *,
-    axis: Axes = -1,
-    eps: float = 1e-5,
-    out: Array | None = None,
-    return_stats: Literal[False] = False,
-) -> Array: ...
-@overload
-def layer_norm(
-    x: Viewable,
-    weight: Viewable | None = None,
-    bias: Viewable | None = None,
-    *,
-    axis: Axes = -1,
-    eps: float = 1e-5,
-    out: Array | None = None,
-    return_stats: Literal[True],
-) -> tuple[Array, Array, Array]: ...
 def layer_norm(
     x: Viewable,
     weight: Viewable | None = None,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import reduce
+from operator import add
 
 import numpy as np
 
@@ -114,7 +115,7 @@ class Moments:
         if not level:
             raise ValueError("parts is empty; expected at least one Moments")
         while len(level) > 1:
-            level = [reduce(Moments.__add__, level[i : i + 2]) for i in range(0, len(level), 2)]
+            level = [reduce(add, level[i : i + 2]) for i in range(0, len(level), 2)]
         return level[0]
 
     def __eq__(self, other: object) -> bool:

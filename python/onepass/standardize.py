@@ -2,33 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
-
 from . import _core
 from ._types import Array, Axes, Viewable
 from .moments import Moments
 
 
-@overload
-def standardize(
-    x: Viewable,
-    *,
-    axis: Axes = 0,
-    ddof: float = 0,
-    eps: float = 0.0,
-    out: Array | None = None,
-    return_moments: Literal[False] = False,
-) -> Array: ...
-@overload
-def standardize(
-    x: Viewable,
-    *,
-    axis: Axes = 0,
-    ddof: float = 0,
-    eps: float = 0.0,
-    out: Array | None = None,
-    return_moments: Literal[True],
-) -> tuple[Array, Moments]: ...
 def standardize(
     x: Viewable,
     *,

@@ -1,0 +1,255 @@
+"""moments and Moments: digits (NIST StRD), merging, equality, pickling."""
+
+import decimal
+import fractions
+import pathlib
+import pickle
+
+import datasets
+import numpy as np
+import pytest
+import references as ref
+
+import onepass as op
+
+UNITS = 8
+NIST = pathlib.Path(__file__).resolve().parents[1] / ".." / "shared" / "nist"
+
+
+@pytest.mark.parametrize("name", datasets.HARD)
+def test_digits(name, dtype, each_isa):
+    for n in datasets.LENGTHS + datasets.LONG_LENGTHS:
+        rows = datasets.hard(name, dtype, (5, n), seed=n)
+        for x, axis in ((np.ascontiguousarray(rows.T), 0), (rows, 1), (rows, -1)):
+            m = op.moments(x, axis)
+            _, mean_ref, m2_ref = ref.moments(x, axis)
+            message = f"{name}, n={n}, axis={axis}"
+            assert (m.mean.shape, m.mean.dtype, m.m2.dtype) == (mean_ref.shape, np.float64, np.float64), (
+                message
+            )
+            assert m.m2.shape == m.mean.shape, message
+            assert m.count == n, message
+            assert ref.mean_units(m.mean, x, axis) <= UNITS, message
+            assert ref.relative_units(m.m2, m2_ref, dtype) <= UNITS, message
+
+
+def test_axes(dtype, each_isa):
+    for shape, axis in [((6,), 0), ((6, 7), 0), ((6, 7), -1), ((6, 7), (0, 1)), ((1, 1), 0),
+                        ((6, 7, 8), 1), ((6, 7, 8), (0, 2)), ((6, 7, 8), (2, 0)), ((6, 7, 8), (-1, -2)),
+                        ((6, 7, 8), (0, 1, 2)), ((3, 4, 5, 6), (0, 2, 3)), ((3, 4, 5, 6), (1, 3)),
+                        ((2, 3, 4, 5, 6), (0, 2, 4))]:  # fmt: skip
+        x = datasets.hard("N(1e4, 1)", dtype, shape)
+        m = op.moments(x, axis)
+        count, mean_ref, m2_ref = ref.moments(x, axis)
+        assert np.ndim(m.count) == 0
+        assert m.count == count
+        assert np.shape(m.mean) == np.shape(m.m2) == mean_ref.shape, (shape, axis)
+        assert ref.mean_units(m.mean, x, ref.axes_of(axis, x.ndim)) <= UNITS, (shape, axis)
+        assert ref.relative_units(m.m2, m2_ref, dtype) <= UNITS, (shape, axis)
+
+
+def test_axis_defaults_to_0(dtype):
+    x = datasets.hard("N(0, 1)", dtype, (6, 7))
+    assert op.moments(x) == op.moments(x, 0)
+    assert op.moments(x) == op.moments(x, axis=0)
+    assert op.moments(x) != op.moments(x, axis=1)
+
+
+def test_strides(dtype, each_isa):
+    x = datasets.hard("N(1e4, 1)", dtype, (300, 24))
+    for axis in (0, 1, (0, 1)):
+        expected = op.moments(x, axis)
+        wider = np.zeros((600, 48), dtype)
+        wider[::2, 1::2] = x
+        for view in (
+            wider[::2, 1::2],
+            np.array(x, order="F"),
+            np.flip(np.flip(x).copy()),
+            np.flip(np.flip(x, 0).copy(), 0),
+        ):
+            assert np.array_equal(view, x)
+            assert op.moments(view, axis) == expected, axis
+    assert not op.moments(np.broadcast_to(x[:1], x.shape)).m2.any()
+
+
+def test_var_and_std(dtype):
+    x = datasets.hard("exp(3N)", dtype, (100, 7))
+    m = op.moments(x)
+    for ddof in (0, 1, 2, 0.5):
+        assert np.allclose(m.var(ddof), m.m2 / (100 - ddof), rtol=1e-15, atol=0)
+        assert np.allclose(m.var(ddof=ddof), m.m2 / (100 - ddof), rtol=1e-15, atol=0)
+        assert np.allclose(m.std(ddof), np.sqrt(m.m2 / (100 - ddof)), rtol=1e-15, atol=0)
+    assert np.array_equal(m.var(), m.var(0))
+    assert np.array_equal(m.std(), m.std(0))
+
+
+def test_constants(dtype, each_isa):
+    for n in datasets.LENGTHS:
+        x = np.tile(np.array(datasets.CONSTANTS, dtype), (n, 1))
+        for m in (op.moments(x), op.moments(np.ascontiguousarray(x.T), axis=1)):
+            assert np.array_equal(m.mean, x[0])
+            assert not m.m2.any()
+
+
+def test_nan_stays_in_its_column(dtype, each_isa):
+    x = datasets.hard("N(0, 1)", dtype, (300, 24))
+    expected = op.moments(x)
+    for bad in (np.nan, np.inf):
+        changed = x.copy()
+        changed[211, 9] = bad
+        m = op.moments(changed)
+        assert not np.isfinite(m.mean[9])
+        assert np.isnan(m.m2[9])
+        assert np.array_equal(np.delete(m.mean, 9), np.delete(expected.mean, 9))
+        assert np.array_equal(np.delete(m.m2, 9), np.delete(expected.m2, 9))
+
+
+def test_empty(dtype, each_isa):
+    assert op.moments(np.empty((4, 0), dtype)).mean.shape == (0,)
+    assert op.moments(np.empty((4, 0), dtype)).count == 4
+    empty = op.moments(np.empty((0, 5), dtype))
+    assert empty.count == 0
+    assert empty.mean.shape == empty.m2.shape == (5,)
+    assert not empty.m2.any()
+    m = op.moments(datasets.hard("N(0, 1)", dtype, (10, 5)))
+    for merged in (empty + m, m + empty, op.Moments.merge([empty, m, empty])):
+        assert merged.count == 10
+        assert np.array_equal(merged.mean, m.mean)
+        assert np.array_equal(merged.m2, m.m2)
+    assert (empty + empty).count == 0
+
+
+def cut(x, *places):
+    return [op.moments(part) for part in np.split(x, places)]
+
+
+@pytest.mark.parametrize("name", datasets.HARD)
+def test_merge(name, dtype):
+    x = np.ascontiguousarray(datasets.hard(name, dtype, (6, 1000)).T)
+    _, _, m2_ref = ref.moments(x)
+    for places in ((500,), (1,), (999,), (1, 3, 10, 11, 500, 998), tuple(range(1, 1000))):
+        parts = cut(x, *places)
+        merged = [
+            op.Moments.merge(parts),
+            op.Moments.merge(tuple(reversed(parts))),
+            op.Moments.merge(iter(parts)),
+        ]
+        if len(parts) < 10:  # one after the other, errors add up
+            merged += [sum(parts[1:], parts[0]), sum(parts[:0:-1], parts[0])]
+        for m in merged:
+            assert isinstance(m, op.Moments)
+            assert m.count == 1000
+            assert ref.mean_units(m.mean, x, 0) <= UNITS, (name, len(parts))
+            assert ref.relative_units(m.m2, m2_ref, dtype) <= UNITS, (name, len(parts))
+
+
+def test_merge_leaves_its_arguments_alone(dtype):
+    a, b = cut(datasets.hard("N(0, 1)", dtype, (10, 5)), 3)
+    kept = pickle.loads(pickle.dumps((a, b)))
+    op.Moments.merge([a, b])
+    _ = a + b
+    assert (a, b) == kept
+    assert op.Moments.merge([a]) == a
+
+
+def test_what_does_not_merge(dtype):
+    m = op.moments(datasets.hard("N(0, 1)", dtype, (10, 5)))
+    with pytest.raises(ValueError, match="shape"):
+        m + op.moments(np.ones((10, 4), dtype))
+    with pytest.raises(TypeError):
+        m + 1
+    with pytest.raises(TypeError):
+        op.Moments.merge([m, 1])
+
+
+def test_equality_and_pickling(dtype):
+    x = datasets.hard("N(0, 1)", dtype, (10, 5))
+    m = op.moments(x)
+    assert m == op.moments(x.copy())
+    assert m != op.moments(x[:9])
+    assert m != op.moments(x[:, :4])
+    assert m != op.moments(x + dtype.type(1))
+    assert m != op.moments(x * dtype.type(2))
+    assert m != 1
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        copied = pickle.loads(pickle.dumps(m, protocol))
+        assert copied == m
+        assert np.array_equal(copied.var(1), m.var(1))
+        assert np.ndim(copied.count) == 0
+    scalar = op.moments(x, axis=(0, 1))
+    assert pickle.loads(pickle.dumps(scalar)) == scalar
+
+
+def test_threads(dtype, each_threads):
+    for shape, axis in (
+        ((3001, 257), 0),
+        ((65536, 16), 0),
+        ((257, 3001), 1),
+        ((100, 64, 100), (0, 2)),
+        ((700_001,), 0),
+    ):
+        x = datasets.hard("N(1e4, 1)", dtype, shape)
+        m = op.moments(x, axis)
+        assert ref.mean_units(m.mean, x, ref.axes_of(axis, x.ndim)) <= UNITS, shape
+        assert ref.relative_units(m.m2, ref.moments(x, axis)[2], dtype) <= UNITS, shape
+
+
+# NIST StRD: the mean to 14 digits and the deviation to 13, against the exact answer for the stored doubles.
+
+FILES = ("Lottery", "Lew", "Mavro", "Michelso", "NumAcc1")
+GENERATED = {"NumAcc2": (1.2, 1.1, 1.3), "NumAcc3": (1000000.2, 1000000.1, 1000000.3),
+             "NumAcc4": (10000000.2, 10000000.1, 10000000.3)}  # fmt: skip
+
+
+def nist(name):
+    if name in GENERATED:
+        first, *pair = GENERATED[name]
+        return np.array([first] + pair * 500)
+    path = NIST / f"{name}.dat"
+    if not path.exists():
+        pytest.skip(f"no {name}.dat in {NIST}")
+    lines = path.read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("---")) + 1
+    x = np.array([float(line) for line in lines[start:] if line.strip()])
+    declared = next(line for line in lines if line.startswith("Number of Observations"))
+    assert len(x) == int(declared.split(":")[1])
+    return x
+
+
+def exact(x):
+    """The mean and the standard deviation (ddof 1) of the stored doubles, in 50 digits."""
+    values = [fractions.Fraction(v) for v in x.tolist()]
+    mean = sum(values) / len(values)
+    var = sum((v - mean) ** 2 for v in values) / (len(values) - 1)
+    with decimal.localcontext() as context:
+        context.prec = 50
+        mean, var = (decimal.Decimal(q.numerator) / q.denominator for q in (mean, var))
+        return mean, var.sqrt()
+
+
+def digits(value, exact_value):
+    error = abs(decimal.Decimal(float(value)) - exact_value) / abs(exact_value)
+    return 17.0 if error == 0 else float(-error.log10())
+
+
+@pytest.mark.parametrize("name", [*FILES, *GENERATED])
+def test_nist(name, each_isa):
+    x = nist(name)
+    mean, sd = exact(x)
+    n = len(x)
+    columns = np.random.default_rng(0).standard_normal((n, 37)) * 1e3
+    columns[:, 20] = x
+    uneven = [p for p in (1, 2, 10, 11, 77, 500, 998) if p < n]
+    merged, wide = op.Moments.merge(cut(x, *uneven)), op.Moments.merge(cut(columns, *uneven))
+    one_by_one = op.Moments.merge(cut(x, *range(1, n)))
+    alone, among, row = op.moments(x), op.moments(columns), op.moments(x[None], axis=1)
+    for how, got_mean, got_sd in (
+        ("alone", alone.mean, alone.std(1)),
+        ("as a row", row.mean[0], row.std(1)[0]),
+        ("as a column", among.mean[20], among.std(1)[20]),
+        ("merged", merged.mean, merged.std(1)),
+        ("merged as a column", wide.mean[20], wide.std(1)[20]),
+        ("merged one by one", one_by_one.mean, one_by_one.std(1)),
+    ):
+        assert digits(got_mean, mean) >= 14, f"{how}: {digits(got_mean, mean):.1f} digits of the mean"
+        assert digits(got_sd, sd) >= 13, f"{how}: {digits(got_sd, sd):.1f} digits of the standard deviation"

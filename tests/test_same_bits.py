@@ -1,0 +1,262 @@
+"""Same bits: over threads, instruction sets, places in the batch, alignment, strides, out, in place.
+
+A new function is a row of CASES for each layout that reaches other kernels. Every test here walks all rows.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import onepass as op
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A call on x of a shape; group g of x lies at index g of axis `groups`."""
+
+    name: str
+    shape: tuple[int, ...]
+    run: Callable  # run(x, out) -> every array that comes out
+    groups: int
+    rows: bool = False  # are results promised not to depend on the other groups along axis 0?
+    has_out: bool = True
+
+    @property
+    def id(self):
+        return f"{self.name}-{'x'.join(map(str, self.shape))}"
+
+
+def parameters(dtype, shape):
+    rng = np.random.default_rng(7)
+    return rng.uniform(0.5, 2, shape).astype(dtype), rng.standard_normal(shape).astype(dtype)
+
+
+def layer_norm(axis=-1):
+    def run(x, out):
+        axes = axis if isinstance(axis, tuple) else (axis,)
+        weight, bias = parameters(x.dtype, tuple(x.shape[a] for a in axes))
+        return op.layer_norm(x, weight, bias, axis=axis, out=out, return_stats=True)
+
+    return run
+
+
+def batch_norm(axis=1, training=True):
+    def run(x, out):
+        c = x.shape[axis]
+        weight, bias = parameters(x.dtype, c)
+        running = bias * 2, weight + 1
+        y = op.batch_norm(x, weight, bias, running_mean=running[0], running_var=running[1], training=training,
+                          axis=axis, out=out, return_stats=True)  # fmt: skip
+        return *y, *running
+
+    return run
+
+
+def moments(axis):
+    def run(x, out):
+        m = op.moments(x, axis)
+        return np.float64(m.count), m.mean, m.m2, m.std(1)
+
+    return run
+
+
+def standardize(axis):
+    def run(x, out):
+        y, m = op.standardize(x, axis=axis, eps=1e-6, out=out, return_moments=True)
+        return y, m.mean, m.m2
+
+    return run
+
+
+CASES = [
+    *[
+        Case("layer_norm", shape, layer_norm(), 0, rows=True)
+        for shape in ((1024, 1024), (65536, 64), (3001, 257), (3, 400_003))
+    ],
+    Case("layer_norm last two", (500, 37, 41), layer_norm((1, 2)), 0, rows=True),
+    Case("layer_norm images", (64, 128, 16, 16), layer_norm((1, 2, 3)), 0, rows=True),
+    Case("layer_norm over channels", (64, 128, 16, 16), layer_norm(1), 0, rows=True),
+    Case("layer_norm over columns", (3001, 257), layer_norm(0), 1),
+    Case("layer_norm over everything", (1001, 1003), layer_norm((0, 1)), 0),
+    Case("layer_norm over the first and last", (50, 60, 70), layer_norm((0, 2)), 1),
+    *[
+        Case(
+            f"batch_norm {'training' if training else 'inference'}",
+            shape,
+            batch_norm(axis, training),
+            axis,
+            rows=not training,
+        )
+        for training in (True, False)
+        for shape, axis in (
+            ((1024, 1024), 1),
+            ((65536, 64), 1),
+            ((3001, 257), 1),
+            ((64, 128, 16, 16), 1),
+            ((64, 16, 16, 128), -1),
+            ((300, 200, 7), 1),
+            ((300, 7, 200), -1),
+            ((3, 2, 200_003), 1),
+            ((5, 19, 11, 13, 17), 1),
+        )
+    ],
+    *[
+        Case("moments", shape, moments(0), 1, has_out=False)
+        for shape in ((1024, 1024), (65536, 64), (3001, 257))
+    ],
+    Case("moments of one column", (1_200_001, 1), moments(0), 1, has_out=False),
+    Case("moments of rows", (3001, 257), moments(1), 0, rows=True, has_out=False),
+    Case("moments of channels", (64, 128, 16, 16), moments((0, 2, 3)), 1, has_out=False),
+    Case("moments of everything", (1001, 1003), moments((0, 1)), 0, has_out=False),
+    *[Case("standardize", shape, standardize(0), 1) for shape in ((1024, 1024), (65536, 64), (3001, 257))],
+    Case("standardize rows", (3001, 257), standardize(1), 0, rows=True),
+]
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+
+
+@functools.lru_cache(maxsize=2)
+def data(case, dtype):
+    """Ordinary groups, and some that need care: huge, tiny, constant, far from zero."""
+    x = np.random.default_rng(5).standard_normal(case.shape) + 3
+    groups = np.moveaxis(x, case.groups, 0)
+    for i, change in enumerate(
+        (lambda g: g * 1e20, lambda g: g * 1e-25, lambda g: g * 0 + 0.1, lambda g: g + 1e6)
+    ):
+        if len(groups) > 10:
+            at = 5 + i * (len(groups) // 5)
+            groups[at] = change(groups[at])
+    x = np.ascontiguousarray(x, dtype)
+    x.flags.writeable = False
+    return x
+
+
+def expected(case, x):
+    """The plain call's results: one thread, the widest instruction set, contiguous memory, no out."""
+    op.use_isa(op.available_isas()[-1])
+    with op.num_threads(1):
+        return case.run(x, None)
+
+
+def assert_same(got, want, how):
+    for i, (a, b) in enumerate(zip(got, want, strict=True)):
+        a, b = np.asarray(a), np.asarray(b)
+        assert (a.shape, a.dtype) == (b.shape, b.dtype), f"{how}: result {i}"
+        assert a.tobytes() == b.tobytes(), (
+            f"{how}: result {i} differs in {np.count_nonzero(a != b)} of {a.size}"
+        )
+
+
+@every_case
+def test_threads(case, dtype):
+    x = data(case, dtype)
+    want = expected(case, x)
+    for threads in (2, 3, 5, 8):
+        op.set_num_threads(threads)
+        assert_same(case.run(x, None), want, f"{threads} threads")
+
+
+@every_case
+def test_instruction_sets(case, dtype):
+    x = data(case, dtype)
+    want = expected(case, x)
+    for isa in op.available_isas():
+        op.use_isa(isa)
+        assert_same(case.run(x, None), want, isa)
+
+
+def moved(x, by):
+    """A copy of x whose memory begins `by` elements behind a 64-byte boundary."""
+    buffer = np.empty(x.size + 64, x.dtype)
+    start = -(buffer.ctypes.data // x.itemsize) % (64 // x.itemsize) + by
+    copy = buffer[start : start + x.size].reshape(x.shape)
+    copy[...] = x
+    return copy
+
+
+@every_case
+def test_alignment(case, dtype):
+    x = data(case, dtype)
+    want = expected(case, x)
+    for isa in op.available_isas():
+        op.use_isa(isa)
+        for by in (0, 1, 5):
+            assert_same(case.run(moved(x, by), None), want, f"x {by} elements off, {isa}")
+            if case.has_out:
+                assert_same(case.run(x, moved(np.zeros_like(x), by)), want, f"out {by} elements off, {isa}")
+
+
+def strided(x):
+    """Copies of x under other strides, by name."""
+    wider = np.empty((*x.shape[:-1], x.shape[-1] + 5), x.dtype)
+    wider[..., 2:-3] = x
+    yield "padded rows", wider[..., 2:-3]
+    sparse = np.empty((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
+    sparse[..., ::2] = x
+    yield "every second element", sparse[..., ::2]
+    skipped = np.empty((2 * x.shape[0], *x.shape[1:]), x.dtype)
+    skipped[1::2] = x
+    yield "every second row", skipped[1::2]
+    yield "rows reversed", np.flip(np.flip(x, 0).copy(), 0)
+    yield "last axis reversed", np.flip(np.flip(x, -1).copy(), -1)
+    yield "Fortran", np.array(x, order="F")
+
+
+@every_case
+def test_strides_out_and_in_place(case, dtype):
+    x = data(case, dtype)
+    want = expected(case, x)
+    op.set_num_threads(2)
+    for name, view in [*strided(x), ("contiguous", x.copy())]:
+        assert_same(case.run(view, None), want, f"x {name}")
+        if case.has_out:
+            out = (
+                np.empty_like(view)
+                if name in ("contiguous", "Fortran")
+                else dict(strided(np.zeros_like(x)))[name]
+            )
+            assert_same(case.run(x, out), want, f"out {name}")
+            assert_same(case.run(view, view), want, f"in place {name}")
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.rows], ids=lambda case: case.id)
+def test_place_in_the_batch(case, dtype):
+    x = data(case, dtype)
+    y = expected(case, x)[0] if case.has_out else np.stack(expected(case, x)[1:], axis=1)
+    n = len(x)
+
+    def rows(x):
+        results = case.run(np.ascontiguousarray(x), None)
+        return results[0] if case.has_out else np.stack(results[1:], axis=1)
+
+    shuffled = np.random.default_rng(3).permutation(n)
+    for name, places in {
+        "reversed": np.arange(n)[::-1],
+        "shuffled": shuffled,
+        "a part": np.arange(n // 3, n),
+        "an odd part": np.arange(1, n, 3),
+        "the first": np.arange(1),
+        "the last": np.arange(n - 1, n),
+        "three": shuffled[:3],
+        "all, 5 times over": np.tile(np.arange(min(n, 9)), 5),
+    }.items():
+        for threads in (1, 2):
+            op.set_num_threads(threads)
+            assert_same([rows(x[places])], [y[places]], f"{name}, {threads} threads")
+
+
+def test_every_public_norm_is_walked():
+    control = {
+        "available_isas",
+        "get_num_threads",
+        "isa",
+        "num_threads",
+        "set_num_threads",
+        "show_config",
+        "use_isa",
+    }
+    walked = {case.name.split()[0] for case in CASES}
+    assert set(op.__all__) - control - {"Moments"} == walked
