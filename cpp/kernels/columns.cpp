@@ -164,21 +164,49 @@ void merge_blocks(const Blocks<T, A>& a) {
     }
 }
 
-template <class T>
-bool finish_groups(const Finishing<T>& a) {
+// Tile by tile through arrays of its own, so that the loops become vector code.
+template <bool RANGED, class T>
+ONEPASS_INLINE bool finish_tiles(const Finishing<T>& a) {
+    constexpr index TILE = 64;
+    const Finish how = a.how;
+    const double count = a.count;
     bool all = true;
-    const bool ranged = a.line.before != nullptr;
-    for (index j = 0; j < a.cols; ++j) {
-        const Finished f = finish<T>(a.count, a.mean[j], a.low[j], a.m2[j], a.how, ranged ? double(a.line.before[j]) : 1.0,
-                                     ranged ? double(a.line.after[j]) : 1.0);
-        a.line.mean[j] = T(f.mean);
-        a.line.low[j] = T(f.low);
-        a.line.scale[j] = T(f.scale);
-        all &= f.in_range;
-        if (a.true_mean) a.true_mean[j] = T(f.true_mean);
-        if (a.rstd) a.rstd[j] = T(f.rstd);
+    for (index start = 0; start < a.cols; start += TILE) {
+        const index n = a.cols - start < TILE ? a.cols - start : TILE;
+        const double* __restrict mean = a.mean + start;
+        const double* __restrict low = a.low + start;
+        const double* __restrict m2 = a.m2 + start;
+        T out[3][TILE], statistics[2][TILE];
+        double before[TILE], after[TILE];
+        long in_range[TILE];
+        for (index j = 0; RANGED && j < n; ++j) {
+            before[j] = double(a.line.before[start + j]);
+            after[j] = double(a.line.after[start + j]);
+        }
+        for (index j = 0; j < n; ++j) {
+            const Finished f = finish<T>(count, mean[j], low[j], m2[j], how, RANGED ? before[j] : 1.0, RANGED ? after[j] : 1.0);
+            out[0][j] = T(f.mean);
+            out[1][j] = T(f.low);
+            out[2][j] = T(f.scale);
+            statistics[0][j] = T(f.true_mean);
+            statistics[1][j] = T(f.rstd);
+            in_range[j] = f.in_range ? 1 : 0;
+        }
+        for (index j = 0; j < n; ++j) {
+            a.line.mean[start + j] = out[0][j];
+            a.line.low[start + j] = out[1][j];
+            a.line.scale[start + j] = out[2][j];
+            all &= in_range[j] != 0;
+        }
+        for (index j = 0; a.true_mean && j < n; ++j) a.true_mean[start + j] = statistics[0][j];
+        for (index j = 0; a.rstd && j < n; ++j) a.rstd[start + j] = statistics[1][j];
     }
     return all;
+}
+
+template <class T>
+bool finish_groups(const Finishing<T>& a) {
+    return a.line.before ? finish_tiles<true>(a) : finish_tiles<false>(a);
 }
 
 // ---- apply ----

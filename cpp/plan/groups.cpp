@@ -237,9 +237,10 @@ private:
         team.each(p.groups, [&](index g) {
             const index at = number_ * p.groups + g;
             double mean = result_.mean[g], low = result_.low[g], m2 = result_.m2[g];
-            to_true_units(ranged ? Range{double(line_.before[g]), double(line_.after[g])} : Range{1, 1}, mean, low, m2);
-            p.moments.mean[at] = mean;
-            p.moments.low[at] = low;
+            if (ranged) to_true_units({double(line_.before[g]), double(line_.after[g])}, mean, low, m2);
+            const Pair sum = two_sum(mean, low);
+            p.moments.mean[at] = sum.high;
+            p.moments.low[at] = sum.low;
             p.moments.m2[at] = m2;
         });
     }
