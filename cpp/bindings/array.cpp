@@ -2,11 +2,14 @@
 
 #include <cstring>
 
+#include "dispatch/dispatch.hpp"
+
 namespace onepass {
 namespace {
 
 constexpr int NPY_FLOAT32 = py::detail::npy_api::NPY_FLOAT_, NPY_FLOAT64 = py::detail::npy_api::NPY_DOUBLE_;
-constexpr const char* DTYPES = "float32 or float64";
+constexpr int NPY_FLOAT16 = 23;
+constexpr const char* DTYPES = "float32, float64, float16 or ml_dtypes.bfloat16";
 
 py::module_ numpy() { return py::module_::import("numpy"); }
 
@@ -19,6 +22,14 @@ bool offers_memory(py::handle object) {
            py::hasattr(object, "__array_struct__");
 }
 
+// ml_dtypes registers its types with NumPy when the user imports it, under a number that is known only then.
+bool is_bfloat16(const py::detail::PyArrayDescr_Proxy* descr) {
+    constexpr int FIRST_USER_TYPE = 256;
+    if (descr->type_num < FIRST_USER_TYPE) return false;
+    const std::string name = reinterpret_cast<PyTypeObject*>(descr->typeobj)->tp_name;
+    return name == "bfloat16" || (name.size() > 9 && name.compare(name.size() - 9, 9, ".bfloat16") == 0);
+}
+
 Array view_of(const char* name, py::object object) {
     const auto* proxy = py::detail::array_proxy(object.ptr());
     const auto* descr = py::detail::array_descriptor_proxy(proxy->descr);
@@ -28,6 +39,10 @@ Array view_of(const char* name, py::object object) {
         a.dtype = Dtype::f32;
     } else if (native && descr->type_num == NPY_FLOAT64) {
         a.dtype = Dtype::f64;
+    } else if (native && descr->type_num == NPY_FLOAT16) {
+        a.dtype = Dtype::f16;
+    } else if (is_bfloat16(descr)) {
+        a.dtype = Dtype::bf16;
     } else {
         const std::string dtype = py::str(py::handle(proxy->descr));
         throw py::type_error(std::string(name) + " has dtype " + dtype + "; expected " + DTYPES +
@@ -79,6 +94,11 @@ bool Array::aligned() const {
     return true;
 }
 
+const char* name_of(Dtype dtype) {
+    const char* names[] = {"float32", "float64", "float16", "bfloat16"};
+    return names[int(dtype)];
+}
+
 Array input(const char* name, py::handle object) {
     auto& api = py::detail::npy_api::get();
     if (Py_TYPE(object.ptr()) == api.PyArray_Type_)
@@ -99,15 +119,28 @@ Array input(const char* name, py::handle object) {
 
 Array optional_input(const char* name, py::handle object) { return object.is_none() ? Array{} : input(name, object); }
 
-Array fresh(Dtype dtype, int ndim, const index* shape) {
+namespace {
+
+// Takes the reference to descr.
+Array fresh(PyObject* descr, int ndim, const index* shape) {
     auto& api = py::detail::npy_api::get();
-    PyObject* descr = api.PyArray_DescrFromType_(dtype == Dtype::f32 ? NPY_FLOAT32 : NPY_FLOAT64);
     PyObject* made = api.PyArray_NewFromDescr_(api.PyArray_Type_, descr, ndim, shape, nullptr, nullptr, 0, nullptr);
     if (!made) throw py::error_already_set();
     return view_of("result", py::reinterpret_steal<py::object>(made));
 }
 
-Array fresh(const Array& like) { return fresh(like.dtype, like.ndim, like.shape); }
+}   // namespace
+
+Array fresh(Dtype dtype, int ndim, const index* shape) {
+    const int number = dtype == Dtype::f32 ? NPY_FLOAT32 : dtype == Dtype::f64 ? NPY_FLOAT64 : NPY_FLOAT16;
+    return fresh(py::detail::npy_api::get().PyArray_DescrFromType_(number), ndim, shape);
+}
+
+Array fresh(const Array& like, int ndim, const index* shape) {
+    return fresh(py::handle(py::detail::array_proxy(like.object.ptr())->descr).inc_ref().ptr(), ndim, shape);
+}
+
+Array fresh(const Array& like) { return fresh(like, like.ndim, like.shape); }
 
 Array copied(const Array& array) {
     Array copy = fresh(array);
@@ -134,9 +167,26 @@ void require_shape(const char* name, const Array& array, int ndim, const index* 
 
 void require_dtype(const char* name, const Array& array, Dtype dtype) {
     if (array.dtype == dtype) return;
-    const char* names[] = {"float32", "float64"};
-    throw py::type_error(std::string(name) + " has dtype " + names[int(array.dtype)] + "; expected " + names[int(dtype)] +
-                         ", as x is " + names[int(dtype)]);
+    throw py::type_error(std::string(name) + " has dtype " + name_of(array.dtype) + "; expected " + name_of(dtype) +
+                         ", as x is " + name_of(dtype));
+}
+
+void require_weight_dtype(const char* name, const Array& array, Dtype x) {
+    if (array.dtype == x || (is_half(x) && array.dtype == Dtype::f32)) return;
+    throw py::type_error(std::string(name) + " has dtype " + name_of(array.dtype) + "; expected " + name_of(x) +
+                         (is_half(x) ? " or float32" : "") + ", as x is " + name_of(x));
+}
+
+Array in_arithmetic(const Array& array) {
+    if (!array) return array;
+    const Array dense = contiguous_copy(array);
+    if (!is_half(dense.dtype)) return dense;
+    const Array wide = fresh(Dtype::f32, dense.ndim, dense.shape);
+    visit(dense.dtype, [&](auto* type) {
+        using S = std::remove_pointer_t<decltype(type)>;
+        kernels<S>().widen(dense.as<const S>(), wide.as<Arith<S>>(), dense.size);
+    });
+    return wide;
 }
 
 void require_writeable(const char* name, const Array& array) {

@@ -7,20 +7,30 @@
 #include <string>
 #include <utility>
 
+#include "kernels/kernels.hpp"
 #include "plan/view.hpp"
 
 namespace onepass {
 
 namespace py = pybind11;
 
-enum class Dtype { f32, f64 };
+enum class Dtype { f32, f64, f16, bf16 };
 
-inline index size_of(Dtype dtype) { return dtype == Dtype::f32 ? 4 : 8; }
+inline index size_of(Dtype dtype) { return dtype == Dtype::f32 ? 4 : dtype == Dtype::f64 ? 8 : 2; }
+inline bool is_half(Dtype dtype) { return dtype == Dtype::f16 || dtype == Dtype::bf16; }
+// The dtype of the arithmetic, and of statistics.
+inline Dtype arith_of(Dtype dtype) { return dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32; }
+const char* name_of(Dtype dtype);
 
 // Calls f with a null pointer to the type in memory; f is a generic lambda, instantiated once for each dtype.
 template <class F>
 auto visit(Dtype dtype, const F& f) {
-    return dtype == Dtype::f32 ? f(static_cast<float*>(nullptr)) : f(static_cast<double*>(nullptr));
+    switch (dtype) {
+        case Dtype::f16: return f(static_cast<Float16*>(nullptr));
+        case Dtype::bf16: return f(static_cast<BFloat16*>(nullptr));
+        case Dtype::f64: return f(static_cast<double*>(nullptr));
+        default: return f(static_cast<float*>(nullptr));
+    }
 }
 
 // A NumPy array of a dtype that we compute with. `object` keeps it alive; the pointers are into it.
@@ -48,8 +58,9 @@ Array input(const char* name, py::handle object);
 // The same where None is allowed and gives an empty Array.
 Array optional_input(const char* name, py::handle object);
 
-// A new C-contiguous array.
+// A new C-contiguous array; of a dtype that is NumPy's own where there is no array like it.
 Array fresh(const Array& like);
+Array fresh(const Array& like, int ndim, const index* shape);
 Array fresh(Dtype dtype, int ndim, const index* shape);
 
 // A C-contiguous, aligned copy; contiguous_copy only where it is needed.
@@ -62,6 +73,11 @@ void assign(const Array& to, const Array& from);
 // ValueError unless the array has this shape; `what` says whose shape that is.
 void require_shape(const char* name, const Array& array, int ndim, const index* shape, const char* what);
 void require_dtype(const char* name, const Array& array, Dtype dtype);
+
+// A weight or a bias: x's dtype, or float32 where x has 16 bits.
+void require_weight_dtype(const char* name, const Array& array, Dtype x);
+// The same contiguous, and in the dtype of the arithmetic.
+Array in_arithmetic(const Array& array);
 void require_writeable(const char* name, const Array& array);
 
 // The array to write to: `object` if it is not None, checked, else a new one. It may be x itself.

@@ -59,7 +59,9 @@ void run(const Layout& at, const Array& weight, const Array& bias, const Running
 
 void check_running(const char* name, const Array& array, const Array& x, index channels, bool training) {
     if (!array) return;
-    require_dtype(name, array, x.dtype);
+    if (array.dtype != arith_of(x.dtype))
+        throw py::type_error(std::string(name) + " has dtype " + name_of(array.dtype) + "; expected " +
+                             name_of(arith_of(x.dtype)) + ", as x is " + name_of(x.dtype));
     require_shape(name, array, 1, &channels, "one element a channel");
     if (!array.aligned()) throw py::value_error(std::string(name) + " is not aligned to its dtype; expected an aligned array");
     if (training) require_writeable(name, array);
@@ -77,7 +79,7 @@ py::object batch_norm(py::handle x_arg, py::handle weight_arg, py::handle bias_a
     Array weight = optional_input("weight", weight_arg), bias = optional_input("bias", bias_arg);
     for (const auto& [name, array] : {std::pair<const char*, Array*>{"weight", &weight}, {"bias", &bias}}) {
         if (!*array) continue;
-        require_dtype(name, *array, x.dtype);
+        require_weight_dtype(name, *array, x.dtype);
         require_shape(name, *array, 1, &channels, "one element a channel");
     }
     Running running = {optional_input("running_mean", mean_arg), optional_input("running_var", var_arg),
@@ -114,8 +116,8 @@ py::object batch_norm(py::handle x_arg, py::handle weight_arg, py::handle bias_a
         fill_nan(mean);
         fill_nan(rstd);
     } else {
-        if (weight) weight = contiguous_copy(weight);
-        if (bias) bias = contiguous_copy(bias);
+        weight = in_arithmetic(weight);
+        bias = in_arithmetic(bias);
         if (!running.training) {
             running.mean = contiguous_copy(running.mean);
             running.var = contiguous_copy(running.var);

@@ -40,7 +40,7 @@ py::object layer_norm(py::handle x_arg, py::handle weight_arg, py::handle bias_a
     Array weight = optional_input("weight", weight_arg), bias = optional_input("bias", bias_arg);
     for (const auto& [name, array] : {std::pair<const char*, Array*>{"weight", &weight}, {"bias", &bias}}) {
         if (!*array) continue;
-        require_dtype(name, *array, x.dtype);
+        require_weight_dtype(name, *array, x.dtype);
         require_shape(name, *array, axes, normalized, "the shape of x along axis");
     }
     const double eps = real("eps", eps_arg);
@@ -59,8 +59,8 @@ py::object layer_norm(py::handle x_arg, py::handle weight_arg, py::handle bias_a
         fill_nan(mean);
         fill_nan(rstd);
     } else {
-        if (weight) weight = contiguous_copy(weight);
-        if (bias) bias = contiguous_copy(bias);
+        weight = in_arithmetic(weight);
+        bias = in_arithmetic(bias);
         const Layout at(x, out, reduced, false);
         visit(x.dtype, [&](auto* type) { run<std::remove_pointer_t<decltype(type)>>(at, weight, bias, eps, mean, rstd); });
         at.finish();

@@ -52,7 +52,7 @@ void Layout::finish() const {
 Array fresh_stats(const Array& x, const bool* reduced) {
     index shape[MAX_NDIM];
     for (int axis = 0; axis < x.ndim; ++axis) shape[axis] = reduced[axis] ? 1 : x.shape[axis];
-    return fresh(x.dtype, x.ndim, shape);
+    return fresh(arith_of(x.dtype), x.ndim, shape);
 }
 
 void fill_nan(const Array& array) {

@@ -31,5 +31,13 @@ template <>
 inline const Kernels<double>& kernels<double>() {
     return active_isa.load(std::memory_order_relaxed)->table.f64;
 }
+template <>
+inline const Kernels<Float16>& kernels<Float16>() {
+    return active_isa.load(std::memory_order_relaxed)->table.f16;
+}
+template <>
+inline const Kernels<BFloat16>& kernels<BFloat16>() {
+    return active_isa.load(std::memory_order_relaxed)->table.bf16;
+}
 
 }   // namespace onepass

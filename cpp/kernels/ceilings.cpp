@@ -7,8 +7,8 @@ namespace {
 
 constexpr int UNROLL = 8;   // packs
 
-template <class S>
-void copy(const S* x, S* y, index n, bool streamed) {
+void copy(const float* x, float* y, index n, bool streamed) {
+    using S = float;
     constexpr index W = WIDTH<S>, STEP = UNROLL * W;
     const index to_line = index((0 - reinterpret_cast<std::uintptr_t>(y)) % PACK) / index(sizeof(S));
     const index head = to_line < n ? to_line : n;
@@ -25,8 +25,8 @@ void copy(const S* x, S* y, index n, bool streamed) {
     if (streamed) stream_fence();
 }
 
-template <class S>
-double read(const S* x, index n) {
+double read(const float* x, index n) {
+    using S = float;
     constexpr index W = WIDTH<S>, STEP = UNROLL * W;
     Vec<S> sum[UNROLL] = {};
     index i = 0;
@@ -40,17 +40,11 @@ double read(const S* x, index n) {
     return total;
 }
 
-template <class S>
-void add(Kernels<S>& kernels) {
-    kernels.copy = copy<S>;
-    kernels.read = read<S>;
-}
-
 }   // namespace
 
 void add_ceilings(Table& table) {
-    add(table.f32);
-    add(table.f64);
+    table.copy = copy;
+    table.read = read;
 }
 
 }   // namespace onepass::ONEPASS_ISA

@@ -8,7 +8,7 @@
 // Invariant: the cut into blocks and chunks depends on the number of rows alone.
 #include "kernels/moments.hpp"
 #include "kernels/write.hpp"
-#include "simd/pack.hpp"
+#include "simd/half.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {
@@ -269,6 +269,8 @@ void add(Kernels<S>& kernels) {
 void add_columns(Table& table) {
     add(table.f32);
     add(table.f64);
+    add(table.f16);
+    add(table.bf16);
 }
 
 }   // namespace onepass::ONEPASS_ISA

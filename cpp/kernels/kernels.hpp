@@ -6,14 +6,31 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace onepass {
 
 using index = std::ptrdiff_t;
 
+// 16-bit floats are only ever stored: they are computed with in float32.
+struct Float16 {
+    std::uint16_t bits;
+};
+struct BFloat16 {
+    std::uint16_t bits;
+};
+
 template <class S>
 struct ArithOf {
     using type = S;
+};
+template <>
+struct ArithOf<Float16> {
+    using type = float;
+};
+template <>
+struct ArithOf<BFloat16> {
+    using type = float;
 };
 template <class S>
 using Arith = typename ArithOf<S>::type;
@@ -119,14 +136,17 @@ struct Kernels {
     void (*merge_blocks)(const Blocks<Arith<S>, Arith<S>>&);
     void (*merge_moments)(const Blocks<double, Arith<S>>&);
     bool (*finish_groups)(const Finishing<Arith<S>>&);
-    // The ceilings that a norm is measured against.
-    void (*copy)(const S* x, S* y, index n, bool stream);
-    double (*read)(const S* x, index n);
+    void (*widen)(const S* x, Arith<S>* y, index n);
 };
 
 struct Table {
     Kernels<float> f32;
     Kernels<double> f64;
+    Kernels<Float16> f16;
+    Kernels<BFloat16> bf16;
+    // The ceilings that a norm is measured against.
+    void (*copy)(const float* x, float* y, index n, bool stream);
+    double (*read)(const float* x, index n);
 };
 
 // One of each for every instruction set: fills in the kernels of its file.

@@ -11,7 +11,7 @@
 // Invariant: which elements meet in which order depends on the length of the row alone.
 #include "kernels/moments.hpp"
 #include "kernels/write.hpp"
-#include "simd/pack.hpp"
+#include "simd/half.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {
@@ -113,7 +113,7 @@ ONEPASS_INLINE Moments block_moments(const S* x, index n, const Shift<T, RANGED>
 // The mean of the row's first pack; for a constant row exactly its constant.
 template <class S, class T>
 ONEPASS_INLINE T choose_pivot(const S* x, index n, T before) {
-    if (n < LANES<T>) return T(x[0]) * before;
+    if (n < LANES<T>) return load(x, First{1}).v[0] * before;
     Vec<T> first[PARTS];
     for (int j = 0; j < PARTS; ++j) first[j] = load(x + j * WIDTH<T>) * splat(before);
     return sum_lanes(first) * (T(1) / LANES<T>);
@@ -274,7 +274,13 @@ void rows_apply(const Apply<S>& a) {
 }
 
 template <class S>
+void widen_all(const S* x, Arith<S>* y, index n) {
+    each_vector<Arith<S>>(n, [&](index i, auto lanes) ONEPASS_FLAT { store(y + i, load(x + i, lanes), lanes); });
+}
+
+template <class S>
 void add(Kernels<S>& kernels) {
+    kernels.widen = widen_all<S>;
     kernels.rows_norm = rows_norm<S>;
     kernels.rows_moments = rows_moments<S>;
     kernels.rows_apply = rows_apply<S>;
@@ -285,6 +291,8 @@ void add(Kernels<S>& kernels) {
 void add_rows(Table& table) {
     add(table.f32);
     add(table.f64);
+    add(table.f16);
+    add(table.bf16);
 }
 
 }   // namespace onepass::ONEPASS_ISA

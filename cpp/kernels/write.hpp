@@ -35,7 +35,9 @@ ONEPASS_INLINE void write_row(S* y, index n, const Value& value, bool streamed, 
         S* to = edge.waiting ? edge.line + (LINE - head) : y;
         each_vector<T>(head, [&](index i, auto lanes) ONEPASS_FLAT { store(to + i, value(i, lanes), lanes); });
         if (edge.waiting)
-            for (int j = 0; j < PARTS; ++j) stream(y + head - LINE + j * WIDTH<S>, load(edge.line + j * WIDTH<S>));
+            for (int j = 0; j < PARTS; ++j)
+                stream(reinterpret_cast<float*>(y + head - LINE) + j * WIDTH<float>,
+                       load(reinterpret_cast<const float*>(edge.line) + j * WIDTH<float>));
         edge.waiting = false;
     }
     if (streamed) {

@@ -7,30 +7,26 @@
 
 namespace onepass {
 
-template <class S>
-void copy_ceiling(const S* x, S* y, index n, bool stream) {
-    run_team(threads_for(2 * n * index(sizeof(S))), [&](const Team& team) {
-        const index from = team.from(n), count = team.to(n) - from;
-        kernels<S>().copy(x + from, y + from, count, stream);
+void copy_ceiling(const float* x, float* y, index n, bool stream) {
+    const Table& table = active_isa.load()->table;
+    run_team(threads_for(2 * n * index(sizeof(float))), [&](const Team& team) {
+        const index from = team.from(n);
+        table.copy(x + from, y + from, team.to(n) - from, stream);
     });
 }
 
-template <class S>
-double read_ceiling(const S* x, index n) {
-    const int threads = threads_for(n * index(sizeof(S)));
-    std::vector<double> sums(static_cast<std::size_t>(threads) * 8);
+double read_ceiling(const float* x, index n) {
+    constexpr std::size_t APART = 8;   // doubles, a cache line
+    const Table& table = active_isa.load()->table;
+    const int threads = threads_for(n * index(sizeof(float)));
+    std::vector<double> sums(static_cast<std::size_t>(threads) * APART);
     run_team(threads, [&](const Team& team) {
-        const index from = team.from(n), count = team.to(n) - from;
-        sums[static_cast<std::size_t>(team.id) * 8] = kernels<S>().read(x + from, count);
+        const index from = team.from(n);
+        sums[static_cast<std::size_t>(team.id) * APART] = table.read(x + from, team.to(n) - from);
     });
     double total = 0;
     for (const double sum : sums) total += sum;
     return total;
 }
-
-template void copy_ceiling(const float*, float*, index, bool);
-template void copy_ceiling(const double*, double*, index, bool);
-template double read_ceiling(const float*, index);
-template double read_ceiling(const double*, index);
 
 }   // namespace onepass

@@ -5,10 +5,7 @@
 
 namespace onepass {
 
-template <class S>
-void copy_ceiling(const S* x, S* y, index n, bool stream);
-
-template <class S>
-double read_ceiling(const S* x, index n);
+void copy_ceiling(const float* x, float* y, index n, bool stream);
+double read_ceiling(const float* x, index n);
 
 }   // namespace onepass

@@ -403,9 +403,13 @@ void solve(const Groups<S>& p) {
     });
 }
 
-template Groups<float> groups_of(const View&, const float*, float*);
-template Groups<double> groups_of(const View&, const double*, double*);
-template void solve(const Groups<float>&);
-template void solve(const Groups<double>&);
+#define ONEPASS_INSTANTIATE(S)                              \
+    template Groups<S> groups_of(const View&, const S*, S*); \
+    template void solve(const Groups<S>&);
+ONEPASS_INSTANTIATE(float)
+ONEPASS_INSTANTIATE(double)
+ONEPASS_INSTANTIATE(Float16)
+ONEPASS_INSTANTIATE(BFloat16)
+#undef ONEPASS_INSTANTIATE
 
 }   // namespace onepass

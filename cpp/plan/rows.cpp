@@ -78,5 +78,7 @@ void solve(const Rows<S>& p) {
 
 template void solve(const Rows<float>&);
 template void solve(const Rows<double>&);
+template void solve(const Rows<Float16>&);
+template void solve(const Rows<BFloat16>&);
 
 }   // namespace onepass

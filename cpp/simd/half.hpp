@@ -1,0 +1,109 @@
+// 16-bit floats in memory, float32 in registers.
+//
+// Both conversions are exact one way and round to nearest even the other (IEEE 754-2008 for float16; bfloat16 is the upper
+// half of a float32). float16 uses the processor's own conversion where there is one, and integer arithmetic with the same
+// result where there is none; no step meets a subnormal float32, so no flush-to-zero mode of the caller's matters.
+// bfloat16 is integer arithmetic everywhere: AVX512-BF16's own conversion flushes subnormals.
+#pragma once
+
+#include "kernels/kernels.hpp"
+#include "simd/pack.hpp"
+
+namespace onepass::ONEPASS_ISA {
+namespace {
+
+constexpr int HALVES = NATIVE / 2;   // bytes of a vector's lanes in memory
+typedef std::uint16_t Bits16 __attribute__((vector_size(HALVES)));
+typedef std::uint16_t Loose16 __attribute__((vector_size(HALVES), aligned(2), may_alias));
+typedef std::uint32_t Bits32 __attribute__((vector_size(NATIVE)));
+
+ONEPASS_INLINE Bits32 choose(Bits32 mask, Bits32 yes, Bits32 no) { return (mask & yes) | (~mask & no); }
+ONEPASS_INLINE Bits32 all_lanes(std::uint32_t x) { return x - Bits32{}; }
+
+ONEPASS_INLINE Vec<float> widen(Bits16 bits, const BFloat16*) {
+    return {(Native<float>::type)(__builtin_convertvector(bits, Bits32) << 16)};
+}
+
+ONEPASS_INLINE Bits16 narrow(Vec<float> a, const BFloat16*) {
+    const Bits32 u = (Bits32)a.v;
+    const Bits32 rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+    const Bits32 nan = (Bits32)((u & 0x7fffffff) > 0x7f800000);
+    return __builtin_convertvector(choose(nan, (u >> 16) | 0x40, rounded), Bits16);
+}
+
+#if defined(__AVX512F__)
+ONEPASS_INLINE Vec<float> widen(Bits16 bits, const Float16*) { return {_mm512_cvtph_ps((__m256i)bits)}; }
+ONEPASS_INLINE Bits16 narrow(Vec<float> a, const Float16*) {
+    return (Bits16)_mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+#elif defined(__F16C__)
+ONEPASS_INLINE Vec<float> widen(Bits16 bits, const Float16*) { return {_mm256_cvtph_ps((__m128i)bits)}; }
+ONEPASS_INLINE Bits16 narrow(Vec<float> a, const Float16*) {
+    return (Bits16)_mm256_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT);
+}
+#else
+ONEPASS_INLINE Vec<float> widen(Bits16 bits, const Float16*) {
+    using Float = Native<float>::type;
+    const Bits32 h = __builtin_convertvector(bits, Bits32), sign = (h & 0x8000) << 16, rest = (h & 0x7fff) << 13;
+    const Bits32 rebiased = rest + (112u << 23);
+    const Bits32 special = rebiased + (112u << 23);   // infinity and NaN keep an exponent of ones
+    const Float least = (Float)all_lanes(113u << 23);   // 2^-14: a subnormal's bits count up from it
+    const Bits32 subnormal = (Bits32)((Float)(rest + (113u << 23)) - least);
+    const Bits32 large = (Bits32)(rest >= (0x7c00u << 13)), small = (Bits32)(rest < (0x0400u << 13));
+    return {(Float)(choose(large, special, choose(small, subnormal, rebiased)) | sign)};
+}
+ONEPASS_INLINE Bits16 narrow(Vec<float> a, const Float16*) {
+    using Float = Native<float>::type;
+    const Bits32 u = (Bits32)a.v, sign = u & 0x80000000u, magnitude = u ^ sign;
+    const Bits32 normal = (magnitude + 0xfff + ((magnitude >> 13) & 1) - (112u << 23)) >> 13;
+    // The last place of 0.5 is float16's least subnormal, so the addition rounds to it.
+    const Bits32 half = all_lanes(126u << 23);
+    const Bits32 subnormal = (Bits32)((Float)magnitude + (Float)half) - half;
+    const Bits32 infinite = choose((Bits32)(magnitude > 0x7f800000), all_lanes(0x7e00), all_lanes(0x7c00));
+    const Bits32 small = (Bits32)(magnitude < (113u << 23)), large = (Bits32)(magnitude >= 0x477ff000);   // 65520
+    return __builtin_convertvector(choose(large, infinite, choose(small, subnormal, normal)) | (sign >> 16), Bits16);
+}
+#endif
+
+// ---- the vocabulary of pack.hpp, for both ----
+
+#define ONEPASS_HALF(S)                                                                                         \
+    ONEPASS_INLINE Vec<float> load(const S* p) {                                                                \
+        return widen((Bits16) * reinterpret_cast<const Loose16*>(p), p);                                        \
+    }                                                                                                           \
+    ONEPASS_INLINE void store(S* p, Vec<float> a) { *reinterpret_cast<Loose16*>(p) = (Loose16)narrow(a, p); }   \
+    ONEPASS_INLINE Vec<float> load(const S* p, First lanes) {                                                   \
+        Bits16 bits = {};                                                                                       \
+        for (index i = 0; i < WIDTH<float>; ++i)                                                                \
+            if (i < lanes.n) bits[i] = p[i].bits;                                                               \
+        return widen(bits, p);                                                                                  \
+    }                                                                                                           \
+    ONEPASS_INLINE void store(S* p, Vec<float> a, First lanes) {                                                \
+        const Bits16 bits = narrow(a, p);                                                                       \
+        for (index i = 0; i < WIDTH<float>; ++i)                                                                \
+            if (i < lanes.n) p[i].bits = bits[i];                                                               \
+    }                                                                                                           \
+    ONEPASS_INLINE Vec<float> load(const S* p, All) { return load(p); }                                         \
+    ONEPASS_INLINE void store(S* p, Vec<float> a, All) { store(p, a); }                                         \
+    ONEPASS_INLINE void stream(S* p, Vec<float> a) { stream_bits(p, narrow(a, p)); }
+
+#if defined(__AVX512F__)
+ONEPASS_INLINE void stream_bits(void* p, Bits16 bits) { _mm256_stream_si256(static_cast<__m256i*>(p), (__m256i)bits); }
+#elif defined(__AVX2__)
+ONEPASS_INLINE void stream_bits(void* p, Bits16 bits) { _mm_stream_si128(static_cast<__m128i*>(p), (__m128i)bits); }
+#elif defined(__SSE2__)
+ONEPASS_INLINE void stream_bits(void* p, Bits16 bits) {
+    long long word;
+    __builtin_memcpy(&word, &bits, sizeof word);
+    _mm_stream_si64(static_cast<long long*>(p), word);
+}
+#else
+ONEPASS_INLINE void stream_bits(void* p, Bits16 bits) { __builtin_memcpy(p, &bits, sizeof bits); }
+#endif
+
+ONEPASS_HALF(Float16)
+ONEPASS_HALF(BFloat16)
+#undef ONEPASS_HALF
+
+}   // namespace
+}   // namespace onepass::ONEPASS_ISA
