@@ -80,13 +80,6 @@ def test_x_has_another_dtype(function, x):
 
 
 @each_function
-def test_sixteen_bits_are_not_supported_yet(function):
-    with raises(TypeError, "x") as caught:
-        function(x_of(dtype=np.float16))
-    assert "float16" in str(caught.value)
-
-
-@each_function
 def test_masked_arrays(function):
     with pytest.raises(TypeError, match="mask="):
         function(np.ma.masked_array(x_of(), x_of() > 0))

@@ -191,7 +191,7 @@ Array in_arithmetic(const Array& array) {
 
 void require_writeable(const char* name, const Array& array) {
     if (!array.writeable()) throw py::value_error(std::string(name) + " is read-only; expected a writeable array");
-    for (int i = 0; i < array.ndim; ++i)
+    for (int i = 0; array.size != 0 && i < array.ndim; ++i)   // (the strides of nothing are 0)
         if (array.shape[i] > 1 && array.strides[i] == 0)
             throw py::value_error(std::string(name) + " has a stride of 0: several of its elements are one; expected an array of its own memory");
 }
@@ -212,14 +212,20 @@ void require_apart(const char* name, const Array& array, const char* other_name,
                           (std::strcmp(name, "out") == 0 && std::strcmp(other_name, "x") == 0 ? ", or x itself" : ""));
 }
 
-Array output(py::handle object, const Array& x) {
+Array output(const char* name, py::handle object, const Array& x, const Array* other) {
     if (object.is_none()) return fresh(x);
-    Array out = input("out", object);
-    require_dtype("out", out, x.dtype);
-    require_shape("out", out, x.ndim, x.shape, "the shape of x");
-    require_writeable("out", out);
-    if (!same_memory(out, x)) require_apart("out", out, "x", x);
+    Array out = input(name, object);
+    require_dtype(name, out, x.dtype);
+    require_shape(name, out, x.ndim, x.shape, "the shape of x");
+    require_writeable(name, out);
+    if (!same_memory(out, x)) require_apart(name, out, "x", x);
+    if (other && !same_memory(out, *other)) require_apart(name, out, "residual", *other);
     return out;
+}
+
+py::handle required(const char* name, py::handle object) {
+    if (object.is_none()) throw py::type_error(std::string(name) + " is NoneType; expected a NumPy array of " + DTYPES);
+    return object;
 }
 
 double real(const char* name, py::handle object) {

@@ -80,11 +80,14 @@ void require_weight_dtype(const char* name, const Array& array, Dtype x);
 Array in_arithmetic(const Array& array);
 void require_writeable(const char* name, const Array& array);
 
-// The array to write to: `object` if it is not None, checked, else a new one. It may be x itself.
-Array output(py::handle object, const Array& x);
+// The array to write to: `object` if it is not None, checked, else a new one. It may be x itself, or the other input.
+Array output(const char* name, py::handle object, const Array& x, const Array* other = nullptr);
 // ValueError where out shares memory with the array.
 void require_apart(const char* name, const Array& array, const char* other_name, const Array& other);
 bool same_memory(const Array& a, const Array& b);
+
+// TypeError for None.
+py::handle required(const char* name, py::handle object);
 
 double real(const char* name, py::handle object);
 bool truth(const char* name, py::handle object);

@@ -29,7 +29,7 @@ template <class S>
 void run(const Layout& at, const Array& weight, const Array& bias, const Running& running, double eps, const Array& mean,
          const Array& rstd) {
     using T = Arith<S>;
-    Groups<S> p = groups_of(at.view, at.x.as<const S>(), at.y.as<S>());
+    Groups<S> p = groups_of(at.view, at.operand(0).as<const S>(), at.operand(1).as<S>());
     p.weight = weight.as<const T>();
     p.bias = bias.as<const T>();
     p.how = {0, eps};
@@ -96,7 +96,7 @@ py::object batch_norm(py::handle x_arg, py::handle weight_arg, py::handle bias_a
         throw py::value_error("x has " + std::to_string(count) + " element" + (count == 1 ? "" : "s") +
                               " a channel; updating running_var with running_ddof=" + std::string(py::str(ddof_arg)) +
                               " expects more than that");
-    const Array out = output(out_arg, x);
+    const Array out = output("out", out_arg, x);
     const std::pair<const char*, const Array*> inputs[] = {
         {"weight", &weight}, {"bias", &bias}, {"running_mean", &running.mean}, {"running_var", &running.var}};
     if (!out_arg.is_none())
@@ -122,9 +122,10 @@ py::object batch_norm(py::handle x_arg, py::handle weight_arg, py::handle bias_a
             running.mean = contiguous_copy(running.mean);
             running.var = contiguous_copy(running.var);
         }
-        const Layout at(x, out, reduced, true);
+        const Array operands[] = {x, out};
+        const Layout at(operands, 2, reduced, Wanted::all);
         visit(x.dtype, [&](auto* type) { run<std::remove_pointer_t<decltype(type)>>(at, weight, bias, running, eps, mean, rstd); });
-        at.finish();
+        at.finish(1);
     }
     py::object result = out_arg.is_none() ? out.object : py::reinterpret_borrow<py::object>(out_arg);
     if (!stats) return result;

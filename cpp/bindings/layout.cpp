@@ -5,48 +5,53 @@
 namespace onepass {
 namespace {
 
-View view_of(const Array& x, const Array& y, const bool* reduced) {
-    if (!x.aligned() || (y && !y.aligned())) return View{};
+View view_of(const Array* arrays, int count, const bool* reduced, Wanted wanted) {
     Operands operands;
-    operands.ndim = x.ndim;
-    operands.shape = x.shape;
-    operands.count = y ? 2 : 1;
-    operands.strides[0] = x.strides;
-    operands.strides[1] = y ? y.strides : nullptr;
-    operands.itemsize[0] = operands.itemsize[1] = size_of(x.dtype);
-    return canonical(operands, reduced);
+    operands.ndim = arrays[0].ndim;
+    operands.shape = arrays[0].shape;
+    operands.count = count;
+    for (int i = 0; i < count; ++i) {
+        if (!arrays[i].aligned()) return View{};
+        operands.strides[i] = arrays[i].strides;
+        operands.itemsize[i] = size_of(arrays[i].dtype);
+    }
+    const View view = canonical(operands, reduced);
+    const bool usable = view.kind == Kind::rows || (view.kind == Kind::columns && wanted != Wanted::rows) ||
+                        (view.kind == Kind::blocks && wanted == Wanted::all);
+    return usable ? view : View{};
 }
 
 }   // namespace
 
-Layout::Layout(const Array& x_in, const Array& out, const bool* reduced, bool want_blocks) : x(x_in), y(out), out_(out) {
-    view = view_of(x, y, reduced);
-    if (view.kind == Kind::none) {
-        x = contiguous_copy(x);
-        if (y && !(y.contiguous() && y.aligned())) y = fresh(y);
-        view = view_of(x, y, reduced);
-    }
-    if (view.kind != Kind::none && (view.kind != Kind::blocks || want_blocks)) return;
+Layout::Layout(const Array* operands, int count, const bool* reduced, Wanted wanted) : count_(count) {
+    for (int i = 0; i < count; ++i) used_[i] = given_[i] = operands[i];
+    view = view_of(used_, count, reduced, wanted);
+    if (view.kind != Kind::none) return;
 
-    moved = true;
+    for (int i = 0; i < count; ++i)
+        if (!(used_[i].contiguous() && used_[i].aligned())) used_[i] = written(i) ? fresh(given_[i]) : copied(given_[i]);
+    view = view_of(used_, count, reduced, wanted);
+    if (view.kind != Kind::none) return;
+
     py::list order;
-    for (const bool last : {false, true})
-        for (int axis = 0; axis < x.ndim; ++axis)
-            if (reduced[axis] == last) order.append(axis);
-    order_ = py::tuple(order);
-    x = copied(input("x", x_in.object.attr("transpose")(order_)));
-    if (y) y = fresh(x);
     bool at_end[MAX_NDIM] = {};
-    int kept = 0;
-    for (int axis = 0; axis < x.ndim; ++axis) kept += reduced[axis] ? 0 : 1;
-    for (int axis = kept; axis < x.ndim; ++axis) at_end[axis] = true;
-    view = view_of(x, y, at_end);
+    for (const bool last : {false, true})
+        for (int axis = 0; axis < given_[0].ndim; ++axis)
+            if (reduced[axis] == last) {
+                at_end[order.size()] = last;
+                order.append(axis);
+            }
+    order_ = py::tuple(order);
+    for (int i = 0; i < count; ++i) {
+        const Array moved = input("array", given_[i].object.attr("transpose")(order_));
+        used_[i] = written(i) ? fresh(moved) : copied(moved);
+    }
+    view = view_of(used_, count, at_end, wanted);
 }
 
-void Layout::finish() const {
-    if (!y || y.object.is(out_.object)) return;
-    if (!moved) return assign(out_, y);
-    assign(input("out", out_.object.attr("transpose")(order_)), y);
+void Layout::finish(int i) const {
+    if (used_[i].object.is(given_[i].object)) return;
+    assign(order_ ? input("array", given_[i].object.attr("transpose")(order_)) : given_[i], used_[i]);
 }
 
 Array fresh_stats(const Array& x, const bool* reduced) {

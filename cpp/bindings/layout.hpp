@@ -1,4 +1,5 @@
-// From two arrays and the axes to reduce to a canonical view, with internal copies where the strides or the axes ask for them.
+// From arrays of one shape and the axes to reduce to a canonical view, with internal copies where the strides or the axes
+// ask for them.
 #pragma once
 
 #include "bindings/array.hpp"
@@ -6,22 +7,25 @@
 
 namespace onepass {
 
-// x and y as the plan sees them. finish() brings the result to where the caller wanted it.
-//
-// The view's kind depends on shape and axes alone. Where blocks are not wanted, or no view fits, the reduced axes are moved
-// to the end, and groups are rows of a copy; they stand in the same order as in the array.
+// The kinds of view that a function can use. Whatever has none of them is moved, so that groups are rows.
+enum class Wanted { rows, rows_and_columns, all };
+
+// The arrays as the plan sees them; operands 0 and 2 are read, 1 and 3 written. finish() brings a result to where the caller
+// wanted it. The view's kind depends on shape and axes alone; moved groups stand in the same order as in the array.
 class Layout {
 public:
-    Layout(const Array& x, const Array& out, const bool* reduced, bool want_blocks);   // empty out: x alone
-    void finish() const;
+    Layout(const Array* operands, int count, const bool* reduced, Wanted wanted);
+    void finish(int operand) const;
+    const Array& operand(int i) const { return used_[i]; }
 
     View view;
-    Array x, y;
-    bool moved = false;   // the reduced axes were moved to the end
 
 private:
+    bool written(int i) const { return i % 2 == 1; }
+
+    int count_;
+    Array given_[MAX_OPERANDS], used_[MAX_OPERANDS];
     py::object order_;   // of axes, where moved
-    Array out_;
 };
 
 // A new array for statistics: x's shape with the reduced axes of length 1.

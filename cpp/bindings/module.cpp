@@ -4,6 +4,7 @@
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     m.doc() = "The compiled part of onepass; its public face is the package.";
     onepass::register_layer_norm(m);
+    onepass::register_rms_norm(m);
     onepass::register_batch_norm(m);
     onepass::register_moments(m);
     onepass::register_standardize(m);

@@ -27,7 +27,7 @@ MomentsArrays fresh_moments(const Array& x, const bool* reduced) {
 MomentsArrays moments_of(const Array& x, const bool* reduced) {
     MomentsArrays m = fresh_moments(x, reduced);
     if (x.size == 0) return m;
-    const Layout at(x, Array{}, reduced, true);
+    const Layout at(&x, 1, reduced, Wanted::all);
     visit(x.dtype, [&](auto* type) {
         using S = std::remove_pointer_t<decltype(type)>;
         const MomentsOut out = {m.mean.as<double>(), m.low.as<double>(), m.m2.as<double>()};
@@ -35,11 +35,11 @@ MomentsArrays moments_of(const Array& x, const bool* reduced) {
         if (at.view.kind == Kind::rows) {
             Rows<S> p;
             p.view = at.view;
-            p.x = at.x.as<const S>();
+            p.x = at.operand(0).as<const S>();
             p.moments = out;
             return solve(p);
         }
-        Groups<S> p = groups_of<S>(at.view, at.x.as<const S>(), nullptr);
+        Groups<S> p = groups_of<S>(at.view, at.operand(0).as<const S>(), nullptr);
         p.moments = out;
         solve(p);
     });

@@ -14,21 +14,28 @@ py::object standardize(py::handle x_arg, py::handle axis, py::handle ddof_arg, p
     parse_axes(axis, x.ndim, reduced);
     const Finish how = {real("ddof", ddof_arg), real("eps", eps_arg)};
     const bool wants_moments = truth("return_moments", return_moments);
-    const Array out = output(out_arg, x);
+    const Array out = output("out", out_arg, x);
     py::tuple moments;
     if (wants_moments) moments = moments_of(x, reduced).tuple();   // before x may be written over
     if (x.size != 0) {
-        const Layout at(x, out, reduced, true);
+        const Array operands[] = {x, out};
+        const Layout at(operands, 2, reduced, Wanted::all);
         visit(x.dtype, [&](auto* type) {
             using S = std::remove_pointer_t<decltype(type)>;
             const py::gil_scoped_release release;
-            if (at.view.kind == Kind::rows)
-                return solve(Rows<S>{at.view, at.x.as<const S>(), at.y.as<S>(), nullptr, nullptr, how, nullptr, nullptr, {}});
-            Groups<S> p = groups_of(at.view, at.x.as<const S>(), at.y.as<S>());
+            if (at.view.kind == Kind::rows) {
+                Rows<S> p;
+                p.view = at.view;
+                p.x = at.operand(0).as<const S>();
+                p.y = at.operand(1).as<S>();
+                p.how = how;
+                return solve(p);
+            }
+            Groups<S> p = groups_of(at.view, at.operand(0).as<const S>(), at.operand(1).as<S>());
             p.how = how;
             solve(p);
         });
-        at.finish();
+        at.finish(1);
     }
     py::object result = out_arg.is_none() ? out.object : py::reinterpret_borrow<py::object>(out_arg);
     if (!wants_moments) return result;

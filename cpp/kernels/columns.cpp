@@ -34,62 +34,66 @@ ONEPASS_INLINE Vec<T> sum8(const Vec<T> (&d)[CHUNK]) {
     return ((d[0] + d[1]) + (d[2] + d[3])) + ((d[4] + d[5]) + (d[6] + d[7]));
 }
 
-// Moments of `rows` <= CHUNK values in each lane. A whole chunk stays in registers.
-template <bool WHOLE, class S, class T, bool RANGED, class Lanes>
-ONEPASS_INLINE Part<T> chunk_moments(const S* x, index rows, index stride, const Shift<T, RANGED>& shift, Lanes lanes) {
+// Moments of `rows` <= CHUNK values in each lane, row i at x + at[i]. A whole chunk stays in registers.
+template <bool WHOLE, bool CENTERED, class S, class T, bool RANGED, class Lanes>
+ONEPASS_INLINE Part<T> chunk_moments(const S* x, const index* at, index rows, const Shift<T, RANGED>& shift, Lanes lanes) {
+    Part<T> part = {};
     if constexpr (WHOLE) {
         Vec<T> d[CHUNK];
 #pragma GCC unroll 8
-        for (int i = 0; i < CHUNK; ++i) d[i] = shift(load(x + i * stride, lanes));
-        const Vec<T> mean = sum8(d) * splat(T(1) / CHUNK);
+        for (int i = 0; i < CHUNK; ++i) d[i] = shift(load(x + at[i], lanes));
+        if constexpr (CENTERED) part.mean = sum8(d) * splat(T(1) / CHUNK);
 #pragma GCC unroll 8
         for (int i = 0; i < CHUNK; ++i) {
-            d[i] = d[i] - mean;
+            if constexpr (CENTERED) d[i] = d[i] - part.mean;
             d[i] = d[i] * d[i];
         }
-        return {mean, sum8(d)};
+        part.m2 = sum8(d);
     } else {
-        Vec<T> sum = {}, m2 = {};
-        for (index i = 0; i < rows; ++i) sum = sum + shift(load(x + i * stride, lanes));
-        const Vec<T> mean = sum * splat(T(1) / T(rows));
-        for (index i = 0; i < rows; ++i) {
-            const Vec<T> d = shift(load(x + i * stride, lanes)) - mean;
-            m2 = m2 + d * d;
+        if constexpr (CENTERED) {
+            for (index i = 0; i < rows; ++i) part.mean = part.mean + shift(load(x + at[i], lanes));
+            part.mean = part.mean * splat(T(1) / T(rows));
         }
-        return {mean, m2};
+        for (index i = 0; i < rows; ++i) {
+            const Vec<T> d = shift(load(x + at[i], lanes)) - part.mean;
+            part.m2 = part.m2 + d * d;
+        }
     }
+    return part;
 }
 
 // One chunk of all columns. The first sets the pivots and the moments, every further one is merged into them.
-template <bool WHOLE, bool FIRST, bool RANGED, class S>
+template <bool WHOLE, bool FIRST, bool RANGED, bool CENTERED, class S>
 ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows) {
     using T = Arith<S>;
-    const S* x = a.x + row * a.stride;
+    index at[CHUNK];
+    for (index i = 0; i < CHUNK; ++i) at[i] = (i < rows ? a.which ? a.which[row + i] : row + i : 0) * a.stride;
     const Vec<T> share = splat(T(rows) / T(row + rows)), spread = splat(T(row) * (T(rows) / T(row + rows)));
     each_vector<T>(a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
+        const S* x = a.x + j;
         Shift<T, RANGED> shift = {};
         if constexpr (RANGED) {
             shift.before = load(a.before + j, lanes);
             shift.after = load(a.after + j, lanes);
         }
-        if constexpr (FIRST) {
-            const auto at = [&](int i) ONEPASS_FLAT {
-                const Vec<T> v = load(x + i * a.stride + j, lanes);
+        if constexpr (FIRST && CENTERED) {
+            const auto value = [&](int i) ONEPASS_FLAT {
+                const Vec<T> v = load(x + at[i], lanes);
                 if constexpr (RANGED) return v * shift.before;
                 return v;
             };
             if constexpr (WHOLE) {
-                const Vec<T> d[CHUNK] = {at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)};
+                const Vec<T> d[CHUNK] = {value(0), value(1), value(2), value(3), value(4), value(5), value(6), value(7)};
                 shift.pivot = sum8(d) * splat(T(1) / CHUNK);
             } else {
-                shift.pivot = at(0);
+                shift.pivot = value(0);
             }
-            store(a.pivot + j, shift.pivot, lanes);
-        } else {
+        } else if constexpr (CENTERED) {
             shift.pivot = load(a.pivot + j, lanes);
         }
-        const Part<T> part = chunk_moments<WHOLE>(x + j, rows, a.stride, shift, lanes);
+        const Part<T> part = chunk_moments<WHOLE, CENTERED>(x, at, rows, shift, lanes);
         if constexpr (FIRST) {
+            store(a.pivot + j, shift.pivot, lanes);
             store(a.low + j, part.mean, lanes);
             store(a.m2 + j, part.m2, lanes);
         } else {
@@ -100,18 +104,21 @@ ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows)
     });
 }
 
-template <bool RANGED, class S>
+template <bool RANGED, bool CENTERED, class S>
 void block_moments(const ColumnsMoments<S>& a) {
-    if (a.rows < CHUNK) return chunk_of_columns<false, true, RANGED>(a, 0, a.rows);
-    chunk_of_columns<true, true, RANGED>(a, 0, CHUNK);
+    if (a.rows < CHUNK) return chunk_of_columns<false, true, RANGED, CENTERED>(a, 0, a.rows);
+    chunk_of_columns<true, true, RANGED, CENTERED>(a, 0, CHUNK);
     index row = CHUNK;
-    for (; row + CHUNK <= a.rows; row += CHUNK) chunk_of_columns<true, false, RANGED>(a, row, CHUNK);
-    if (row < a.rows) chunk_of_columns<false, false, RANGED>(a, row, a.rows - row);
+    for (; row + CHUNK <= a.rows; row += CHUNK) chunk_of_columns<true, false, RANGED, CENTERED>(a, row, CHUNK);
+    if (row < a.rows) chunk_of_columns<false, false, RANGED, CENTERED>(a, row, a.rows - row);
 }
 
 template <class S>
 void columns_moments(const ColumnsMoments<S>& a) {
-    a.before ? block_moments<true>(a) : block_moments<false>(a);
+    if (a.before)
+        a.centered ? block_moments<true, true>(a) : block_moments<true, false>(a);
+    else
+        a.centered ? block_moments<false, true>(a) : block_moments<false, false>(a);
 }
 
 // All blocks at once about their common mean: the sum of the means first, then the squares of what each differs by.

@@ -6,34 +6,12 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
+
+#include "simd/types.hpp"
 
 namespace onepass {
 
 using index = std::ptrdiff_t;
-
-// 16-bit floats are only ever stored: they are computed with in float32.
-struct Float16 {
-    std::uint16_t bits;
-};
-struct BFloat16 {
-    std::uint16_t bits;
-};
-
-template <class S>
-struct ArithOf {
-    using type = S;
-};
-template <>
-struct ArithOf<Float16> {
-    using type = float;
-};
-template <>
-struct ArithOf<BFloat16> {
-    using type = float;
-};
-template <class S>
-using Arith = typename ArithOf<S>::type;
 
 // Rows of a column block: how many rows share one set of partial moments. Part of the result's bits.
 constexpr index COLUMN_BLOCK = 128;
@@ -54,16 +32,30 @@ struct Finish {
     double ddof, eps;
 };
 
-// Layer norm of contiguous rows. weight and bias: cols elements each, or null. mean and rstd: one a row, or null.
+// How weight and bias (none, weight alone, or both) lie along rows: an element for every `segment` elements of a row, and every
+// `period` rows the same ones again. Layer norm: 1 and 1. Group norm: an element a channel, a row a group of channels.
+template <class T>
+struct RowAffine {
+    const T *weight, *bias;
+    index segment, period;
+    index first;   // of the rows, as the period counts them
+};
+
+// Norm of contiguous rows. centered: about the mean, or (RMS norm) about 0. With a residual, what is normalized is
+// x + residual, rounded to S, and that is written to sum. mean and rstd: one a row, or null.
 template <class S>
 struct RowsNorm {
     const S* x;
     S* y;
     index rows, cols, x_stride, y_stride;
-    const Arith<S>*weight, *bias;
+    RowAffine<Arith<S>> affine;
     Finish finish;
     Arith<S>*mean, *rstd;
-    bool stream;   // y with non-temporal stores
+    bool stream;   // results with non-temporal stores
+    bool centered;
+    const S* residual;
+    S* sum;
+    index residual_stride, sum_stride;
 };
 
 // How groups are applied, an element a group (a row, or a column):
@@ -99,7 +91,9 @@ struct RowsMoments {
 template <class S>
 struct ColumnsMoments {
     const S* x;
+    const index* which;   // rows, or null: the first ones
     index rows, cols, stride;
+    bool centered;
     const Arith<S>*before, *after;
     Arith<S>*pivot, *low, *m2;
 };

@@ -41,13 +41,9 @@ ONEPASS_INLINE void write_row(S* y, index n, const Value& value, bool streamed, 
         edge.waiting = false;
     }
     if (streamed) {
-        for (index i = head; i < end; i += LANES<T>)
-#pragma GCC unroll 4
-            for (int j = 0; j < PARTS; ++j) stream(y + i + j * WIDTH<T>, value(i + j * WIDTH<T>, All{}));
+        for (index i = head; i < end; i += WIDTH<T>) stream(y + i, value(i, All{}));
     } else {
-        for (index i = head; i < end; i += LANES<T>)
-#pragma GCC unroll 4
-            for (int j = 0; j < PARTS; ++j) store(y + i + j * WIDTH<T>, value(i + j * WIDTH<T>, All{}), All{});
+        for (index i = head; i < end; i += WIDTH<T>) store(y + i, value(i, All{}), All{});
     }
     if (end == n) return;
     S* to = joined ? edge.line : y + end;

@@ -194,7 +194,7 @@ private:
     void column_moments(const Team& team, bool ranged) {
         const index tiles = ceil_div(cols_, TILE), tasks = blocks_ * tiles;
         const auto block = [&](const S* x, index rows, index stride, index from, index n, index at) {
-            k.columns_moments({x, rows, n, stride, ranged ? wide_.before + from : nullptr, ranged ? wide_.after + from : nullptr,
+            k.columns_moments({x, nullptr, rows, n, stride, p.centered, ranged ? wide_.before + from : nullptr, ranged ? wide_.after + from : nullptr,
                                pivot_ + at, low_ + at, m2_ + at});
         };
         team.each(tasks, [&](index task) {
@@ -271,7 +271,8 @@ private:
     void expand_affine(const Team& team, T* to, const T* from, T missing) const {
         team.each(wide_folds_, [&](index fold) {
             for (index g = 0; g < p.groups; ++g)
-                for (index i = 0; i < p.span; ++i) to[fold * width_ + g * p.span + i] = from ? from[g] : missing;
+                for (index i = 0; i < p.span; ++i)
+                    to[fold * width_ + g * p.span + i] = !from ? missing : from[p.weight_a_column ? g * p.span + i : g];
         });
     }
 

@@ -2,6 +2,7 @@
 #include "plan/rows.hpp"
 
 #include <algorithm>
+#include <vector>
 
 #include "dispatch/dispatch.hpp"
 #include "kernels/moments.hpp"
@@ -35,8 +36,13 @@ template <class S>
 void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool stream) {
     const View& v = p.view;
     each_run(p, from, to, to - from, [&](index row, const S* x, S* y, index rows) {
-        k.rows_norm({x, y, rows, v.size[2], v.stride[0][1], v.stride[1][1], p.weight, p.bias, p.how,
-                     p.mean ? p.mean + row : nullptr, p.rstd ? p.rstd + row : nullptr, stream});
+        const index outer = row / v.size[1], inner = row % v.size[1];
+        const auto offset = [&](int operand) { return outer * v.stride[operand][0] + inner * v.stride[operand][1]; };
+        RowAffine<Arith<S>> affine = p.affine;
+        affine.first = row % affine.period;
+        k.rows_norm({x, y, rows, v.size[2], v.stride[0][1], v.stride[1][1], affine, p.how, p.mean ? p.mean + row : nullptr,
+                     p.rstd ? p.rstd + row : nullptr, stream, p.centered, p.residual ? p.residual + offset(2) : nullptr,
+                     p.sum ? p.sum + offset(3) : nullptr, v.stride[2][1], v.stride[3][1]});
     });
 }
 
@@ -62,10 +68,17 @@ void moments_of_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to
 
 template <class S>
 void solve(const Rows<S>& p) {
+    if (p.affine.bias && !p.affine.weight) {
+        // The kernels know no bias without a weight.
+        const std::vector<Arith<S>> ones(static_cast<std::size_t>(p.affine.period * (p.view.size[2] / p.affine.segment)), 1);
+        Rows<S> weighted = p;
+        weighted.affine.weight = ones.data();
+        return solve(weighted);
+    }
     const Kernels<S>& k = kernels<S>();
     const index rows = p.view.size[0] * p.view.size[1];
-    const index bytes = p.view.elements() * index(sizeof(S)) * (p.y ? 2 : 1);
-    const bool stream = p.y && streams(p.x, p.y, bytes);
+    const index bytes = p.view.elements() * index(sizeof(S)) * (p.residual ? 4 : p.y ? 2 : 1);
+    const bool stream = p.y && streams(p.x, p.y, bytes) && (!p.sum || (streams(p.x, p.sum, bytes) && p.sum != p.residual));
     run_team(static_cast<int>(std::min<index>(threads_for(bytes), rows)), [&](const Team& team) {
         const index from = team.from(rows), to = team.to(rows);
         if (from == to) return;

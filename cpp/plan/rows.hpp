@@ -17,10 +17,14 @@ struct Rows {
     View view;
     const S* x = nullptr;
     S* y = nullptr;
-    const Arith<S>*weight = nullptr, *bias = nullptr;   // an element a column
+    RowAffine<Arith<S>> affine = {nullptr, nullptr, 1, 1, 0};
     Finish how = {0, 0};
+    bool centered = true;
     Arith<S>*mean = nullptr, *rstd = nullptr;   // an element a row, or null
     MomentsOut moments;
+    // As operands 2 and 3 of the view: what is added to x first, and where the sum goes. Both or neither.
+    const S* residual = nullptr;
+    S* sum = nullptr;
 };
 
 template <class S>

@@ -6,8 +6,8 @@
 // bfloat16 is integer arithmetic everywhere: AVX512-BF16's own conversion flushes subnormals.
 #pragma once
 
-#include "kernels/kernels.hpp"
 #include "simd/pack.hpp"
+#include "simd/types.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {
@@ -65,6 +65,26 @@ ONEPASS_INLINE Bits16 narrow(Vec<float> a, const Float16*) {
 }
 #endif
 
+// The first n lanes, of more lanes than there are or none.
+#if defined(__AVX512F__)
+ONEPASS_INLINE Bits16 load_bits(const void* p, index n) { return (Bits16)_mm256_maskz_loadu_epi16(lanes16(n), p); }
+ONEPASS_INLINE void store_bits(void* p, Bits16 bits, index n) { _mm256_mask_storeu_epi16(p, lanes16(n), (__m256i)bits); }
+#else
+inline __attribute__((noinline)) void copy_bits(std::uint16_t* to, const std::uint16_t* from, index n) {
+    for (index i = 0; i < n; ++i) to[i] = from[i];
+}
+ONEPASS_INLINE Bits16 load_bits(const void* p, index n) {
+    std::uint16_t lanes[WIDTH<float>] = {};
+    copy_bits(lanes, static_cast<const std::uint16_t*>(p), n < WIDTH<float> ? n : WIDTH<float>);
+    return (Bits16) * reinterpret_cast<const Loose16*>(lanes);
+}
+ONEPASS_INLINE void store_bits(void* p, Bits16 bits, index n) {
+    std::uint16_t lanes[WIDTH<float>];
+    *reinterpret_cast<Loose16*>(lanes) = (Loose16)bits;
+    copy_bits(static_cast<std::uint16_t*>(p), lanes, n < WIDTH<float> ? n : WIDTH<float>);
+}
+#endif
+
 // ---- the vocabulary of pack.hpp, for both ----
 
 #define ONEPASS_HALF(S)                                                                                         \
@@ -73,15 +93,10 @@ ONEPASS_INLINE Bits16 narrow(Vec<float> a, const Float16*) {
     }                                                                                                           \
     ONEPASS_INLINE void store(S* p, Vec<float> a) { *reinterpret_cast<Loose16*>(p) = (Loose16)narrow(a, p); }   \
     ONEPASS_INLINE Vec<float> load(const S* p, First lanes) {                                                   \
-        Bits16 bits = {};                                                                                       \
-        for (index i = 0; i < WIDTH<float>; ++i)                                                                \
-            if (i < lanes.n) bits[i] = p[i].bits;                                                               \
-        return widen(bits, p);                                                                                  \
+        return widen(load_bits(p, lanes.n), p);                                                                 \
     }                                                                                                           \
     ONEPASS_INLINE void store(S* p, Vec<float> a, First lanes) {                                                \
-        const Bits16 bits = narrow(a, p);                                                                       \
-        for (index i = 0; i < WIDTH<float>; ++i)                                                                \
-            if (i < lanes.n) p[i].bits = bits[i];                                                               \
+        store_bits(p, narrow(a, p), lanes.n);                                                                   \
     }                                                                                                           \
     ONEPASS_INLINE Vec<float> load(const S* p, All) { return load(p); }                                         \
     ONEPASS_INLINE void store(S* p, Vec<float> a, All) { store(p, a); }                                         \
@@ -100,6 +115,12 @@ ONEPASS_INLINE void stream_bits(void* p, Bits16 bits) {
 #else
 ONEPASS_INLINE void stream_bits(void* p, Bits16 bits) { __builtin_memcpy(p, &bits, sizeof bits); }
 #endif
+
+// What a value becomes by being stored as an S.
+ONEPASS_INLINE Vec<float> as_stored(Vec<float> a, const float*) { return a; }
+ONEPASS_INLINE Vec<double> as_stored(Vec<double> a, const double*) { return a; }
+ONEPASS_INLINE Vec<float> as_stored(Vec<float> a, const Float16* s) { return widen(narrow(a, s), s); }
+ONEPASS_INLINE Vec<float> as_stored(Vec<float> a, const BFloat16* s) { return widen(narrow(a, s), s); }
 
 ONEPASS_HALF(Float16)
 ONEPASS_HALF(BFloat16)

@@ -16,14 +16,17 @@ from .control import (
     show_config,
     use_isa,
 )
-from .layer_norm import layer_norm
+from .layer_norm import add_layer_norm, layer_norm
 from .moments import Moments, moments
+from .rms_norm import add_rms_norm, rms_norm
 from .standardize import standardize
 
 __version__ = _version("onepass")
 
 __all__ = [
     "Moments",
+    "add_layer_norm",
+    "add_rms_norm",
     "available_isas",
     "batch_norm",
     "get_num_threads",
@@ -31,6 +34,7 @@ __all__ = [
     "layer_norm",
     "moments",
     "num_threads",
+    "rms_norm",
     "set_num_threads",
     "show_config",
     "standardize",

@@ -3,6 +3,7 @@
 from typing import Literal, overload
 
 from ._types import Array, Axes, Viewable
+from .layer_norm import add_layer_norm as add_layer_norm
 from .control import available_isas as available_isas
 from .control import get_num_threads as get_num_threads
 from .control import isa as isa
@@ -12,6 +13,7 @@ from .control import show_config as show_config
 from .control import use_isa as use_isa
 from .moments import Moments as Moments
 from .moments import moments as moments
+from .rms_norm import add_rms_norm as add_rms_norm
 
 __version__: str
 __all__: list[str]
@@ -49,6 +51,36 @@ def layer_norm(
     out: Array | None = None,
     return_stats: bool,
 ) -> Array | tuple[Array, Array, Array]: ...
+@overload
+def rms_norm(
+    x: Viewable,
+    weight: Viewable | None = None,
+    *,
+    axis: Axes = -1,
+    eps: float | None = None,
+    out: Array | None = None,
+    return_stats: Literal[False] = False,
+) -> Array: ...
+@overload
+def rms_norm(
+    x: Viewable,
+    weight: Viewable | None = None,
+    *,
+    axis: Axes = -1,
+    eps: float | None = None,
+    out: Array | None = None,
+    return_stats: Literal[True],
+) -> tuple[Array, Array]: ...
+@overload
+def rms_norm(
+    x: Viewable,
+    weight: Viewable | None = None,
+    *,
+    axis: Axes = -1,
+    eps: float | None = None,
+    out: Array | None = None,
+    return_stats: bool,
+) -> Array | tuple[Array, Array]: ...
 @overload
 def batch_norm(
     x: Viewable,

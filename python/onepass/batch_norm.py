@@ -25,12 +25,12 @@ def batch_norm(
 
     Parameters
     ----------
-    x : array of float32 or float64
+    x : array of float32, float64, float16 or bfloat16
         Any number of axes, any strides; every axis but `axis` is reduced.
     weight, bias : array of shape (channels,), optional
-        Of x's dtype; either may be given without the other.
+        Of x's dtype, or float32 where x has 16 bits; either may be given without the other.
     running_mean, running_var : array of shape (channels,), optional
-        Of x's dtype, any stride. ``training=False`` normalizes with them and needs both; ``training=True`` updates in
+        float32 (float64 where x is), any stride. ``training=False`` normalizes with them and needs both; ``training=True`` updates in
         place what is given: ``r = (1 - momentum) * r + momentum * batch``.
     training : bool
         Normalize with the batch's own mean and biased variance.

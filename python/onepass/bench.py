@@ -23,16 +23,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 import onepass as op
 from onepass import timing
+from onepass._types import Array
 from onepass.timing import Action, Ratio, Seconds
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-Array = npt.NDArray[Any]
 Call = Callable[[], Any]
 
 EPS = 1e-5
@@ -194,8 +193,12 @@ def onnxruntime_action(case: Case, data: Data, threads: int) -> Call | None:
         binding.bind_cpu_input(name, array)
     for name, array in outputs.items():
         binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-    # The binding holds bare addresses of the results: keep the arrays for as long as the action lives.
-    return lambda outputs=outputs: session.run_with_iobinding(binding)
+
+    def run_bound() -> object:
+        session.run_with_iobinding(binding)
+        return outputs  # the binding holds bare addresses: this keeps their arrays alive
+
+    return run_bound
 
 
 # Each with the modules it imports; where one of them is not installed the column shows dashes.
@@ -205,9 +208,10 @@ FRAMEWORKS: dict[str, tuple[tuple[str, ...], Callable[[Case, Data, int], Call | 
 }
 
 
-def actions(case: Case, threads: int, *, peers: Sequence[str] = PEERS) -> dict[str, Action]:
+def actions(case: Case, *, peers: Sequence[str] = PEERS) -> dict[str, Action]:
     """Everything that is to be timed side by side in `case`: onepass, the peers at hand, and the probes.
 
+    The frameworks get as many threads as onepass has now, so it is within `num_threads` that this is called.
     Raises `ArithmeticError` where onepass and the NumPy formula do not agree.
     """
     data = Data.of(case)
@@ -219,7 +223,7 @@ def actions(case: Case, threads: int, *, peers: Sequence[str] = PEERS) -> dict[s
         modules, make = FRAMEWORKS.get(peer, ((), None))
         if make is None or any(find_spec(module) is None for module in modules):
             continue
-        action = make(case, data, threads)
+        action = make(case, data, op.get_num_threads())
         if action is not None:
             found[peer] = action
     dst = out if out.size else np.empty_like(data.x)
@@ -271,7 +275,7 @@ class Row:
 def measure(case: Case, threads: int, *, quick: bool = False, peers: Sequence[str] = PEERS) -> Row:
     """Time one case with `threads` threads for everybody (NumPy's reductions know only one)."""
     with op.num_threads(threads):
-        todo = actions(case, threads, peers=peers)
+        todo = actions(case, peers=peers)
         seconds = timing.interleave(todo, rounds=7 if quick else 15, budget=2.0 if quick else 6.0)
     return Row.of(case, threads, seconds)
 

@@ -31,7 +31,7 @@ Usage: onepass [--help] [--version] COMMAND
   Layer and batch normalization of NumPy arrays, at the speed of memory.
 
 Commands:
-  info   What a bug report needs: versions, compiler, instruction set, threads.
+  info   What a bug report needs: versions, compiler, threads, ...
   demo   Normalize real data both ways, check it, time it, draw it.  (*)
   bench  Time onepass against NumPy and the copy ceiling.            (*)
 
@@ -97,7 +97,7 @@ def plain(args: list[str]) -> int:
     if "--version" in args:
         print(f"onepass, version {version('onepass')}")
         return 0
-    if not args or "--help" in args:
+    if not args or "--help" in args or "-h" in args:
         print(PLAIN_HELP, end="")
         return 0
     if args == ["info"]:
@@ -138,7 +138,7 @@ def app() -> click.Group:
 
     @group.command("info")
     def info_command() -> None:
-        """What a bug report needs: versions, compiler, instruction set, threads."""
+        """What a bug report needs: versions, compiler, threads, ..."""
         info()
 
     @group.command("demo")

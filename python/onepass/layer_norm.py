@@ -20,10 +20,10 @@ def layer_norm(
 
     Parameters
     ----------
-    x : array of float32 or float64
+    x : array of float32, float64, float16 or bfloat16
         Any shape and strides.
     weight, bias : array, optional
-        Of the shape of x along `axis` and of x's dtype; either may be given without the other.
+        Of the shape of x along `axis`; of x's dtype, or float32 where x has 16 bits. Either may be given without the other.
     axis : int or tuple of int
         The axes to normalize over, together. Trailing axes are the fast case.
     eps : float
@@ -66,3 +66,58 @@ def layer_norm(
            [ 0.   ,  0.   ,  0.   ,  0.   ]], dtype=float32)
     """
     return _core.layer_norm(x, weight, bias, axis, eps, out, return_stats)  # type: ignore[no-any-return]
+
+
+def add_layer_norm(
+    x: Viewable,
+    residual: Viewable,
+    weight: Viewable | None = None,
+    bias: Viewable | None = None,
+    *,
+    axis: Axes = -1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    sum_out: Array | None = None,
+) -> tuple[Array, Array]:
+    """Add a residual and layer-normalize the sum, in one go through memory.
+
+    Parameters
+    ----------
+    x, residual : array of float32, float64, float16 or bfloat16
+        Of one shape and dtype, any strides.
+    weight, bias : array, optional
+        Of the shape of x along `axis`; of x's dtype, or float32 where x has 16 bits. Either may be given without the other.
+    axis : int or tuple of int
+        The axes to normalize over, together.
+    eps : float
+        Added to the (biased) variance.
+    out, sum_out : array, optional
+        Where to write the two results: x's shape and dtype, writeable, any strides, apart from each other. `out` may be x
+        itself, `sum_out` may be x or residual itself.
+
+    Returns
+    -------
+    y : array
+        ``layer_norm(x + residual, weight, bias)``.
+    sum : array
+        ``x + residual``, rounded to x's dtype once: it is what is normalized.
+
+    Raises
+    ------
+    TypeError
+        For what is not an array, or has another dtype.
+    ValueError
+        For a wrong shape or axis, or a result that is read-only or overlaps what it must not.
+
+    References
+    ----------
+    Ba, Kiros & Hinton (2016), Layer Normalization.
+
+    Examples
+    --------
+    >>> import numpy as np, onepass as op
+    >>> y, total = op.add_layer_norm(np.array([1.0, 0.0]), np.array([2.0, 5.0]), eps=0.0)
+    >>> total, y
+    (array([3., 5.]), array([-1.,  1.]))
+    """
+    return _core.add_layer_norm(x, residual, weight, bias, axis, eps, out, sum_out)  # type: ignore[no-any-return]

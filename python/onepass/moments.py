@@ -140,7 +140,7 @@ def moments(x: Viewable, axis: Axes = 0) -> Moments:
 
     Parameters
     ----------
-    x : array of float32 or float64
+    x : array of float32, float64, float16 or bfloat16
         Any shape and strides.
     axis : int or tuple of int
         The axes to reduce, together.

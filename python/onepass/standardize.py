@@ -20,7 +20,7 @@ def standardize(
 
     Parameters
     ----------
-    x : array of float32 or float64
+    x : array of float32, float64, float16 or bfloat16
         Any shape and strides.
     axis : int or tuple of int
         The axes that a group spans; 0 standardizes each column.

@@ -5,9 +5,9 @@ C A B ..., and what is reported is the median over rounds of the ratio *within* 
 machine then slowed both. `bench`, `demo` and `benchmarks/` all measure through `interleave`.
 
 The ceiling. Normalizing does next to no arithmetic per byte, so the honest limit is moving the same bytes
-with the same threads and doing nothing else: a copy, with ordinary or non-temporal stores, whichever is faster;
-for statistics alone a read; for column norms, which must see all of their data before they can write any, a
-read followed by a copy.
+with the same threads and doing nothing else: a copy, with ordinary or non-temporal stores, whichever is
+faster; for statistics alone a read; for column norms, which must see all of their data before they can write
+any, a read followed by a copy.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def ceiling_seconds(seconds: Mapping[str, Seconds], sweeps: Sequence[str]) -> Se
     """Round by round, what `sweeps` over the data (each "read" or "copy") cost at least."""
     stream_wins = np.median(seconds["stream"]) < np.median(seconds["copy"])
     cost = {"read": seconds["read"], "copy": seconds["stream" if stream_wins else "copy"]}
-    return np.sum([cost[sweep] for sweep in sweeps], axis=0)  # type: ignore[no-any-return]
+    total: Seconds = np.sum([cost[sweep] for sweep in sweeps], axis=0)
+    return total
 
 
 def keep_freed_memory() -> None:

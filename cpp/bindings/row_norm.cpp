@@ -1,0 +1,121 @@
+#include "bindings/row_norm.hpp"
+
+#include <limits>
+#include <vector>
+
+#include "bindings/layout.hpp"
+#include "plan/groups.hpp"
+#include "plan/rows.hpp"
+
+namespace onepass {
+namespace {
+
+// Operands of the layout.
+enum { X, Y, RESIDUAL, SUM };
+
+template <class S>
+void run(const Layout& at, bool adds, const Array& weight, const Array& bias, double eps, bool centered, const Array& mean,
+         const Array& rstd) {
+    using T = Arith<S>;
+    const T *w = weight.as<const T>(), *b = bias.as<const T>();
+    T *mean_out = mean.as<T>(), *rstd_out = rstd.as<T>();
+    const py::gil_scoped_release release;
+    if (at.view.kind == Kind::rows) {
+        Rows<S> p;
+        p.view = at.view;
+        p.x = at.operand(X).as<const S>();
+        p.y = at.operand(Y).as<S>();
+        p.affine = {w, b, 1, 1, 0};
+        p.how = {0, eps};
+        p.centered = centered;
+        p.mean = mean_out;
+        p.rstd = rstd_out;
+        if (adds) {
+            p.residual = at.operand(RESIDUAL).as<const S>();
+            p.sum = at.operand(SUM).as<S>();
+        }
+        return solve(p);
+    }
+    Groups<S> p = groups_of(at.view, at.operand(X).as<const S>(), at.operand(Y).as<S>());
+    std::vector<T> filler;
+    if (!w != !b) {
+        filler.assign(static_cast<std::size_t>(p.rows), w ? T(0) : T(1));
+        (w ? b : w) = filler.data();
+    }
+    p.row_weight = w;
+    p.row_bias = b;
+    p.how = {0, eps};
+    p.centered = centered;
+    p.mean = mean_out;
+    p.rstd = rstd_out;
+    solve(p);
+}
+
+// What is added to the mean of squares where nothing is said: the eps of the arithmetic.
+double default_eps(Dtype dtype) {
+    return arith_of(dtype) == Dtype::f64 ? std::numeric_limits<double>::epsilon()
+                                         : double(std::numeric_limits<float>::epsilon());
+}
+
+}   // namespace
+
+py::object row_norm(const RowNorm& call) {
+    const Array x = input("x", call.x), residual = optional_input("residual", call.residual);
+    const bool adds = !call.residual.is_none();
+    if (adds) {
+        require_dtype("residual", residual, x.dtype);
+        require_shape("residual", residual, x.ndim, x.shape, "the shape of x");
+    }
+    bool reduced[MAX_NDIM];
+    const int axes = parse_axes(call.axis, x.ndim, reduced);
+    index normalized[MAX_NDIM];
+    for (int i = 0, k = 0; i < x.ndim; ++i)
+        if (reduced[i]) normalized[k++] = x.shape[i];
+    const Array weight = optional_input("weight", call.weight), bias = optional_input("bias", call.bias);
+    for (const auto& [name, array] : {std::pair<const char*, const Array*>{"weight", &weight}, {"bias", &bias}}) {
+        if (!*array) continue;
+        require_weight_dtype(name, *array, x.dtype);
+        require_shape(name, *array, axes, normalized, "the shape of x along axis");
+    }
+    const double eps = call.eps.is_none() ? default_eps(x.dtype) : real("eps", call.eps);
+    const bool stats = truth("return_stats", call.return_stats);
+    const Array out = output("out", call.out, x);
+    Array sum;
+    if (adds) {
+        sum = output("sum_out", call.sum_out, x, &residual);
+        if (!call.out.is_none()) require_apart("out", out, "residual", residual);
+        if (!call.sum_out.is_none()) require_apart("sum_out", sum, "out", out);
+    }
+    for (const auto& [name, array] : {std::pair<const char*, const Array*>{"weight", &weight}, {"bias", &bias}}) {
+        if (!call.out.is_none()) require_apart("out", out, name, *array);
+        if (adds && !call.sum_out.is_none()) require_apart("sum_out", sum, name, *array);
+    }
+    Array mean, rstd;
+    if (stats) {
+        if (call.centered) mean = fresh_stats(x, reduced);
+        rstd = fresh_stats(x, reduced);
+    }
+    if (x.size == 0) {
+        fill_nan(mean);
+        fill_nan(rstd);
+    } else {
+        const Array w = in_arithmetic(weight), b = in_arithmetic(bias);
+        const Array operands[] = {x, out, residual, sum};
+        const Layout at(operands, adds ? 4 : 2, reduced, adds ? Wanted::rows : Wanted::rows_and_columns);
+        visit(x.dtype, [&](auto* type) {
+            run<std::remove_pointer_t<decltype(type)>>(at, adds, w, b, eps, call.centered, mean, rstd);
+        });
+        at.finish(Y);
+        if (adds) at.finish(SUM);
+    }
+    const auto given_or = [](py::handle given, const Array& made) {
+        return given.is_none() ? made.object : py::reinterpret_borrow<py::object>(given);
+    };
+    const py::object y = given_or(call.out, out);
+    if (adds) return py::make_tuple(y, given_or(call.sum_out, sum));
+    if (!stats) return y;
+    if (call.centered) return py::make_tuple(y, mean.object, rstd.object);
+    return py::make_tuple(y, rstd.object);
+}
+
+}   // namespace onepass
