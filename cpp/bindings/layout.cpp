@@ -15,7 +15,13 @@ View view_of(const Array* arrays, int count, const bool* reduced, Wanted wanted)
         operands.strides[i] = arrays[i].strides;
         operands.itemsize[i] = size_of(arrays[i].dtype);
     }
-    const View view = canonical(operands, reduced);
+    View view = canonical(operands, reduced);
+    if (view.kind == Kind::columns && view.size[1] == 1 && wanted == Wanted::rows) {   // groups of one element
+        view.kind = Kind::rows;
+        view.size[1] = view.size[2];
+        view.size[2] = 1;
+        for (int i = 0; i < count; ++i) view.stride[i][1] = 1;
+    }
     const bool usable = view.kind == Kind::rows || (view.kind == Kind::columns && wanted != Wanted::rows) ||
                         (view.kind == Kind::blocks && wanted == Wanted::all);
     return usable ? view : View{};

@@ -6,6 +6,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     onepass::register_layer_norm(m);
     onepass::register_rms_norm(m);
     onepass::register_batch_norm(m);
+    onepass::register_group_norm(m);
     onepass::register_moments(m);
     onepass::register_standardize(m);
     onepass::register_control(m);

@@ -16,6 +16,8 @@ from .control import (
     show_config,
     use_isa,
 )
+from .group_norm import group_norm
+from .instance_norm import instance_norm
 from .layer_norm import add_layer_norm, layer_norm
 from .moments import Moments, moments
 from .rms_norm import add_rms_norm, rms_norm
@@ -30,6 +32,8 @@ __all__ = [
     "available_isas",
     "batch_norm",
     "get_num_threads",
+    "group_norm",
+    "instance_norm",
     "isa",
     "layer_norm",
     "moments",

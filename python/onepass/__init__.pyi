@@ -159,3 +159,72 @@ def standardize(
     out: Array | None = None,
     return_moments: bool,
 ) -> Array | tuple[Array, Moments]: ...
+@overload
+def group_norm(
+    x: Viewable,
+    num_groups: int,
+    weight: Viewable | None = None,
+    bias: Viewable | None = None,
+    *,
+    axis: int = 1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    return_stats: Literal[False] = False,
+) -> Array: ...
+@overload
+def group_norm(
+    x: Viewable,
+    num_groups: int,
+    weight: Viewable | None = None,
+    bias: Viewable | None = None,
+    *,
+    axis: int = 1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    return_stats: Literal[True],
+) -> tuple[Array, Array, Array]: ...
+@overload
+def group_norm(
+    x: Viewable,
+    num_groups: int,
+    weight: Viewable | None = None,
+    bias: Viewable | None = None,
+    *,
+    axis: int = 1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    return_stats: bool,
+) -> Array | tuple[Array, Array, Array]: ...
+@overload
+def instance_norm(
+    x: Viewable,
+    weight: Viewable | None = None,
+    bias: Viewable | None = None,
+    *,
+    axis: int = 1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    return_stats: Literal[False] = False,
+) -> Array: ...
+@overload
+def instance_norm(
+    x: Viewable,
+    weight: Viewable | None = None,
+    bias: Viewable | None = None,
+    *,
+    axis: int = 1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    return_stats: Literal[True],
+) -> tuple[Array, Array, Array]: ...
+@overload
+def instance_norm(
+    x: Viewable,
+    weight: Viewable | None = None,
+    bias: Viewable | None = None,
+    *,
+    axis: int = 1,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    return_stats: bool,
+) -> Array | tuple[Array, Array, Array]: ...

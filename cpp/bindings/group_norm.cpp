@@ -1,0 +1,164 @@
+// Group norm, and instance norm: group norm with a group for each channel.
+#include "bindings/layout.hpp"
+#include "bindings/register.hpp"
+#include "plan/groups.hpp"
+#include "plan/rows.hpp"
+
+namespace onepass {
+namespace {
+
+struct GroupNorm {
+    py::handle x, weight, bias, axis, eps, out, return_stats;
+    py::handle num_groups;   // None: as many as there are channels
+};
+
+struct Problem {
+    Array x, out, weight, bias, mean, rstd;
+    index groups, channels, spatial;   // spatial: elements of one channel of one sample
+    double eps;
+};
+
+Array reshaped(const Array& array, int ndim, const index* shape) {
+    py::tuple sizes(static_cast<std::size_t>(ndim));
+    for (int i = 0; i < ndim; ++i) sizes[static_cast<std::size_t>(i)] = shape[i];
+    return input("array", array.object.attr("reshape")(sizes));
+}
+
+// Channels first: the channel axis split in two, (groups, channels of a group), makes every group a row.
+template <class S>
+void channels_first(const Problem& p) {
+    index shape[MAX_NDIM] = {p.x.shape[0], p.groups, p.channels / p.groups};
+    bool reduced[MAX_NDIM] = {false, false, true};
+    const int ndim = p.x.ndim + 1;
+    for (int i = 3; i < ndim; ++i) {
+        shape[i] = p.x.shape[i - 1];
+        reduced[i] = true;
+    }
+    const Array operands[] = {reshaped(p.x, ndim, shape), reshaped(p.out, ndim, shape)};
+    const Layout at(operands, 2, reduced, Wanted::rows);
+    Rows<S> rows;
+    rows.view = at.view;
+    rows.x = at.operand(0).as<const S>();
+    rows.y = at.operand(1).as<S>();
+    rows.affine = {p.weight.as<const Arith<S>>(), p.bias.as<const Arith<S>>(), p.spatial, p.groups, 0};
+    rows.how = {0, p.eps};
+    rows.mean = p.mean.as<Arith<S>>();
+    rows.rstd = p.rstd.as<Arith<S>>();
+    {
+        const py::gil_scoped_release release;
+        solve(rows);
+    }
+    at.finish(1);
+}
+
+// Channels last: columns of each sample's own, merged over the channels of a group.
+template <class S>
+void channels_last(const Problem& p) {
+    bool reduced[MAX_NDIM] = {};
+    for (int i = 1; i + 1 < p.x.ndim; ++i) reduced[i] = true;
+    const Array operands[] = {p.x, p.out};
+    const Layout at(operands, 2, reduced, Wanted::rows_and_columns);
+    Groups<S> groups = groups_of(at.view, at.operand(0).as<const S>(), at.operand(1).as<S>());
+    groups.groups = p.groups;
+    groups.span = p.channels / p.groups;
+    groups.x_group = groups.y_group = groups.span;
+    groups.weight = p.weight.as<const Arith<S>>();
+    groups.bias = p.bias.as<const Arith<S>>();
+    groups.weight_a_column = true;
+    groups.how = {0, p.eps};
+    groups.mean = p.mean.as<Arith<S>>();
+    groups.rstd = p.rstd.as<Arith<S>>();
+    {
+        const py::gil_scoped_release release;
+        solve(groups);
+    }
+    at.finish(1);
+}
+
+index parse_groups(py::handle num_groups, index channels) {
+    if (num_groups.is_none()) return channels;
+    if (!PyIndex_Check(num_groups.ptr()) || PyBool_Check(num_groups.ptr()))
+        throw py::type_error("num_groups is " + std::string(Py_TYPE(num_groups.ptr())->tp_name) + "; expected an int");
+    const index groups = PyNumber_AsSsize_t(num_groups.ptr(), nullptr);
+    if (groups == -1 && PyErr_Occurred()) throw py::error_already_set();
+    if (groups < 1 || channels % groups != 0)
+        throw py::value_error("num_groups is " + std::to_string(groups) + "; expected a divisor of the " +
+                              std::to_string(channels) + " channels of x");
+    return groups;
+}
+
+py::object group_norm(const GroupNorm& call) {
+    const bool instance = call.num_groups.is_none();
+    Array x = input("x", call.x);
+    if (x.ndim < (instance ? 3 : 2))
+        throw py::value_error("x has shape " + shape_text(x.ndim, x.shape) + "; expected (samples, channels, " +
+                              (instance ? "at least one spatial axis)" : "any spatial axes)") + ", or channels last");
+    const int axis = parse_axis(call.axis, x.ndim);
+    if (axis == 0) throw py::value_error("axis is 0, the samples' axis; expected that of the channels, 1 or -1");
+    const index channels = x.shape[axis], groups = parse_groups(call.num_groups, channels);
+    const Array weight = optional_input("weight", call.weight), bias = optional_input("bias", call.bias);
+    for (const auto& [name, array] : {std::pair<const char*, const Array*>{"weight", &weight}, {"bias", &bias}}) {
+        if (!*array) continue;
+        require_weight_dtype(name, *array, x.dtype);
+        require_shape(name, *array, 1, &channels, "one element a channel");
+    }
+    const double eps = real("eps", call.eps);
+    const bool stats = truth("return_stats", call.return_stats);
+    Array out = output("out", call.out, x);
+    const py::object result = call.out.is_none() ? out.object : py::reinterpret_borrow<py::object>(call.out);
+    if (!call.out.is_none()) {
+        require_apart("out", out, "weight", weight);
+        require_apart("out", out, "bias", bias);
+    }
+    Problem p = {{}, {}, {}, {}, {}, {}, groups, channels, 1, eps};
+    if (stats) {
+        index shape[MAX_NDIM];
+        for (int i = 0; i < x.ndim; ++i) shape[i] = i == 0 ? x.shape[0] : i == axis ? groups : 1;
+        p.mean = fresh(arith_of(x.dtype), x.ndim, shape);
+        p.rstd = fresh(arith_of(x.dtype), x.ndim, shape);
+    }
+    if (x.size == 0) {
+        fill_nan(p.mean);
+        fill_nan(p.rstd);
+    } else {
+        p.spatial = x.size / (x.shape[0] * channels);
+        p.weight = in_arithmetic(weight);
+        p.bias = in_arithmetic(bias);
+        const bool last = axis == x.ndim - 1 && axis != 1 && p.spatial > 1 && channels > 1 && x.shape[0] * channels > 1;
+        if (axis != 1 && !last) {   // in between, or nothing in between: as if first
+            const py::object moveaxis = py::module_::import("numpy").attr("moveaxis");
+            x = input("x", moveaxis(x.object, axis, 1));
+            out = input("out", moveaxis(out.object, axis, 1));
+        }
+        p.x = x;
+        p.out = out;
+        visit(x.dtype, [&](auto* type) {
+            using S = std::remove_pointer_t<decltype(type)>;
+            last ? channels_last<S>(p) : channels_first<S>(p);
+        });
+    }
+    if (!stats) return result;
+    return py::make_tuple(result, p.mean.object, p.rstd.object);
+}
+
+py::object bound_group_norm(py::handle x, py::handle num_groups, py::handle weight, py::handle bias, py::handle axis,
+                            py::handle eps, py::handle out, py::handle return_stats) {
+    if (num_groups.is_none()) throw py::type_error("num_groups is NoneType; expected an int");
+    return group_norm({x, weight, bias, axis, eps, out, return_stats, num_groups});
+}
+
+py::object bound_instance_norm(py::handle x, py::handle weight, py::handle bias, py::handle axis, py::handle eps,
+                               py::handle out, py::handle return_stats) {
+    return group_norm({x, weight, bias, axis, eps, out, return_stats, Py_None});
+}
+
+}   // namespace
+
+void register_group_norm(py::module_& m) {
+    m.def("group_norm", bound_group_norm, py::arg("x"), py::arg("num_groups"), py::arg("weight"), py::arg("bias"),
+          py::arg("axis"), py::arg("eps"), py::arg("out"), py::arg("return_stats"));
+    m.def("instance_norm", bound_instance_norm, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("axis"),
+          py::arg("eps"), py::arg("out"), py::arg("return_stats"));
+}
+
+}   // namespace onepass
