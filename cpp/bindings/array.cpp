@@ -18,8 +18,8 @@ std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name
 // Whether np.asarray could view it without a copy: it offers its memory under one of the protocols.
 bool offers_memory(py::handle object) {
     if (PyList_Check(object.ptr()) || PyTuple_Check(object.ptr()) || PyUnicode_Check(object.ptr())) return false;
-    return PyObject_CheckBuffer(object.ptr()) || py::hasattr(object, "__array__") || py::hasattr(object, "__array_interface__") ||
-           py::hasattr(object, "__array_struct__");
+    return PyObject_CheckBuffer(object.ptr()) || py::hasattr(object, "__array__") ||
+           py::hasattr(object, "__array_interface__") || py::hasattr(object, "__array_struct__");
 }
 
 // ml_dtypes registers its types with NumPy when the user imports it, under a number that is known only then.
@@ -101,8 +101,7 @@ const char* name_of(Dtype dtype) {
 
 Array input(const char* name, py::handle object) {
     auto& api = py::detail::npy_api::get();
-    if (Py_TYPE(object.ptr()) == api.PyArray_Type_)
-        return view_of(name, py::reinterpret_borrow<py::object>(object));
+    if (Py_TYPE(object.ptr()) == api.PyArray_Type_) return view_of(name, py::reinterpret_borrow<py::object>(object));
     if (api.PyArray_Check_(object.ptr())) {
         if (py::isinstance(object, numpy().attr("ma").attr("MaskedArray")))
             throw py::type_error(std::string(name) + " is a masked array; pass its data as " + name +
@@ -113,7 +112,8 @@ Array input(const char* name, py::handle object) {
         throw py::type_error(std::string(name) + " is " + type_name(object) + "; expected a NumPy array of " + DTYPES +
                              " (np.asarray converts, with a copy)");
     py::object array = numpy().attr("asarray")(object);
-    if (!api.PyArray_Check_(array.ptr())) throw py::type_error(std::string(name) + " did not give an array: " + type_name(object));
+    if (!api.PyArray_Check_(array.ptr()))
+        throw py::type_error(std::string(name) + " did not give an array: " + type_name(object));
     return view_of(name, std::move(array));
 }
 
@@ -154,12 +154,14 @@ void assign(const Array& to, const Array& from) { numpy().attr("copyto")(to.obje
 
 std::string shape_text(int ndim, const index* shape) {
     std::string text = "(";
-    for (int i = 0; i < ndim; ++i) text += std::to_string(shape[i]) + (ndim == 1 || i + 1 < ndim ? "," : "") + (i + 1 < ndim ? " " : "");
+    for (int i = 0; i < ndim; ++i)
+        text += std::to_string(shape[i]) + (ndim == 1 || i + 1 < ndim ? "," : "") + (i + 1 < ndim ? " " : "");
     return text + ")";
 }
 
 void require_shape(const char* name, const Array& array, int ndim, const index* shape, const char* what) {
-    if (array.ndim == ndim && (ndim == 0 || std::memcmp(array.shape, shape, sizeof(index) * static_cast<std::size_t>(ndim)) == 0))
+    if (array.ndim == ndim &&
+        (ndim == 0 || std::memcmp(array.shape, shape, sizeof(index) * static_cast<std::size_t>(ndim)) == 0))
         return;
     throw py::value_error(std::string(name) + " has shape " + shape_text(array.ndim, array.shape) + "; expected " +
                           shape_text(ndim, shape) + ", " + what);
@@ -193,7 +195,9 @@ void require_writeable(const char* name, const Array& array) {
     if (!array.writeable()) throw py::value_error(std::string(name) + " is read-only; expected a writeable array");
     for (int i = 0; array.size != 0 && i < array.ndim; ++i)   // (the strides of nothing are 0)
         if (array.shape[i] > 1 && array.strides[i] == 0)
-            throw py::value_error(std::string(name) + " has a stride of 0: several of its elements are one; expected an array of its own memory");
+            throw py::value_error(
+                std::string(name) +
+                " has a stride of 0: several of its elements are one; expected an array of its own memory");
 }
 
 bool same_memory(const Array& a, const Array& b) {
@@ -252,8 +256,8 @@ int parse_axis(py::handle axis, int ndim, const char* expected) {
     const index value = PyNumber_AsSsize_t(axis.ptr(), nullptr);
     if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
     if (value < -ndim || value >= ndim)
-        throw py::value_error("axis " + std::to_string(value) + " is out of range for x of " + std::to_string(ndim) + " dimension" +
-                              (ndim == 1 ? "" : "s"));
+        throw py::value_error("axis " + std::to_string(value) + " is out of range for x of " + std::to_string(ndim) +
+                              " dimension" + (ndim == 1 ? "" : "s"));
     return static_cast<int>(value < 0 ? value + ndim : value);
 }
 
@@ -267,7 +271,8 @@ int parse_axes(py::handle axis, int ndim, bool* mask) {
     if (axes.empty()) throw py::value_error("axis is an empty tuple; expected at least one axis");
     for (const py::handle one : axes) {
         const int at = parse_axis(one, ndim, "a tuple of ints");
-        if (mask[at]) throw py::value_error("axis " + std::to_string(at) + " is named twice in axis=" + std::string(py::str(axis)));
+        if (mask[at])
+            throw py::value_error("axis " + std::to_string(at) + " is named twice in axis=" + std::string(py::str(axis)));
         mask[at] = true;
     }
     return static_cast<int>(axes.size());

@@ -1,4 +1,5 @@
-// NumPy arrays become plain views here, checked once, with errors that name the argument, what it was and what it should be.
+// NumPy arrays become plain views here, checked once, with errors that name the argument, what it was and what it should
+// be.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -26,10 +27,14 @@ const char* name_of(Dtype dtype);
 template <class F>
 auto visit(Dtype dtype, const F& f) {
     switch (dtype) {
-        case Dtype::f16: return f(static_cast<Float16*>(nullptr));
-        case Dtype::bf16: return f(static_cast<BFloat16*>(nullptr));
-        case Dtype::f64: return f(static_cast<double*>(nullptr));
-        default: return f(static_cast<float*>(nullptr));
+        case Dtype::f16:
+            return f(static_cast<Float16*>(nullptr));
+        case Dtype::bf16:
+            return f(static_cast<BFloat16*>(nullptr));
+        case Dtype::f64:
+            return f(static_cast<double*>(nullptr));
+        default:
+            return f(static_cast<float*>(nullptr));
     }
 }
 

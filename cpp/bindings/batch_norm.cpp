@@ -63,7 +63,8 @@ void check_running(const char* name, const Array& array, const Array& x, index c
         throw py::type_error(std::string(name) + " has dtype " + name_of(array.dtype) + "; expected " +
                              name_of(arith_of(x.dtype)) + ", as x is " + name_of(x.dtype));
     require_shape(name, array, 1, &channels, "one element a channel");
-    if (!array.aligned()) throw py::value_error(std::string(name) + " is not aligned to its dtype; expected an aligned array");
+    if (!array.aligned())
+        throw py::value_error(std::string(name) + " is not aligned to its dtype; expected an aligned array");
     if (training) require_writeable(name, array);
 }
 
@@ -124,7 +125,8 @@ py::object batch_norm(py::handle x_arg, py::handle weight_arg, py::handle bias_a
         }
         const Array operands[] = {x, out};
         const Layout at(operands, 2, reduced, Wanted::all);
-        visit(x.dtype, [&](auto* type) { run<std::remove_pointer_t<decltype(type)>>(at, weight, bias, running, eps, mean, rstd); });
+        visit(x.dtype,
+              [&](auto* type) { run<std::remove_pointer_t<decltype(type)>>(at, weight, bias, running, eps, mean, rstd); });
         at.finish(1);
     }
     py::object result = out_arg.is_none() ? out.object : py::reinterpret_borrow<py::object>(out_arg);

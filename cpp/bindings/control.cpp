@@ -45,7 +45,8 @@ void copy_probe(py::handle src_arg, py::handle dst_arg, bool stream) {
     require_dtype("dst", dst, src.dtype);
     require_shape("dst", dst, src.ndim, src.shape, "the shape of src");
     require_writeable("dst", dst);
-    if (!src.contiguous() || !dst.contiguous()) throw py::value_error("src or dst is not C-contiguous; expected both to be");
+    if (!src.contiguous() || !dst.contiguous())
+        throw py::value_error("src or dst is not C-contiguous; expected both to be");
     const py::gil_scoped_release release;
     copy_ceiling(src.as<const float>(), dst.as<float>(), floats(src), stream);
 }

@@ -10,17 +10,17 @@ namespace onepass {
 // The kinds of view that a function can use. Whatever has none of them is moved, so that groups are rows.
 enum class Wanted { rows, rows_and_columns, all };
 
-// The arrays as the plan sees them; operands 0 and 2 are read, 1 and 3 written. finish() brings a result to where the caller
-// wanted it. The view's kind depends on shape and axes alone; moved groups stand in the same order as in the array.
+// The arrays as the plan sees them; operands 0 and 2 are read, 1 and 3 written. finish() brings a result to where the
+// caller wanted it. The view's kind depends on shape and axes alone; moved groups stand in the same order as in the array.
 class Layout {
-public:
+  public:
     Layout(const Array* operands, int count, const bool* reduced, Wanted wanted);
     void finish(int operand) const;
     const Array& operand(int i) const { return used_[i]; }
 
     View view;
 
-private:
+  private:
     bool written(int i) const { return i % 2 == 1; }
 
     int count_;

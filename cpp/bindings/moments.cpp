@@ -15,7 +15,8 @@ MomentsArrays fresh_moments(const Array& x, const bool* reduced) {
         else
             shape[kept++] = x.shape[i];
     }
-    MomentsArrays m = {double(count), fresh(Dtype::f64, kept, shape), fresh(Dtype::f64, kept, shape), fresh(Dtype::f64, kept, shape)};
+    MomentsArrays m = {double(count), fresh(Dtype::f64, kept, shape), fresh(Dtype::f64, kept, shape),
+                       fresh(Dtype::f64, kept, shape)};
     if (count == 0) {
         fill_nan(m.mean);
         m.low.object.attr("fill")(0.0);

@@ -191,7 +191,8 @@ ONEPASS_INLINE bool finish_tiles(const Finishing<T>& a) {
             after[j] = double(a.line.after[start + j]);
         }
         for (index j = 0; j < n; ++j) {
-            const Finished f = finish<T>(count, mean[j], low[j], m2[j], how, RANGED ? before[j] : 1.0, RANGED ? after[j] : 1.0);
+            const Finished f =
+                finish<T>(count, mean[j], low[j], m2[j], how, RANGED ? before[j] : 1.0, RANGED ? after[j] : 1.0);
             out[0][j] = T(f.mean);
             out[1][j] = T(f.low);
             out[2][j] = T(f.scale);

@@ -32,8 +32,9 @@ struct Finish {
     double ddof, eps;
 };
 
-// How weight and bias (none, weight alone, or both) lie along rows: an element for every `segment` elements of a row, and every
-// `period` rows the same ones again. Layer norm: 1 and 1. Group norm: an element a channel, a row a group of channels.
+// How weight and bias (none, weight alone, or both) lie along rows: an element for every `segment` elements of a row, and
+// every `period` rows the same ones again. Layer norm: 1 and 1. Group norm: an element a channel, a row a group of
+// channels.
 template <class T>
 struct RowAffine {
     const T *weight, *bias;

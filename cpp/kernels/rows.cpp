@@ -4,178 +4,12 @@
 //
 // (Ba, Kiros & Hinton 2016; without the mean, M2 the sum of squares about 0, it is Zhang & Sennrich's RMS norm, 2019.)
 //
-// A chunk of eight packs is held in registers: the mean of each lane, then the squares about that mean. Chunks are joined
-// about the mean of the block by Chan's formula for many parts (Chan, Golub & LeVeque 1979),
-//
-//   M2 = sum(M2_c) + sum(n_c (mean_c - mean)^2),
-//
-// and blocks in a binary tree. Everything is taken from a pivot near the mean, where the difference is exact.
-// Invariant: which elements meet in which order depends on the length of the row alone.
-#include "kernels/moments.hpp"
+// Statistics from row_moments.hpp, then a second read of the row from the cache.
+#include "kernels/row_moments.hpp"
 #include "kernels/write.hpp"
-#include "simd/half.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {
-
-constexpr int CHUNK = 8;     // packs
-constexpr int BLOCK = 32;    // chunks: 16 KiB, half of a first-level cache
-constexpr int LEVELS = 48;   // of the tree of blocks
-
-// Reciprocals of how many elements a lane of the tail holds.
-template <class T>
-constexpr T INVERSE[CHUNK + 1] = {0, 1, T(1) / 2, T(1) / 3, T(1) / 4, T(1) / 5, T(1) / 6, T(1) / 7, T(1) / 8};
-
-template <class T, bool RANGED>
-struct Shift {
-    T pivot, before, after;
-    ONEPASS_INLINE Vec<T> operator()(Vec<T> x) const {
-        if constexpr (RANGED) return (x * splat(before) - splat(pivot)) * splat(after);
-        return x - splat(pivot);
-    }
-};
-
-// Where the elements of a row come from: memory, or the sum of two rows, rounded as it would be in memory.
-template <class S>
-struct Plain {
-    const S* x;
-    template <class Lanes>
-    ONEPASS_INLINE Vec<Arith<S>> at(index i, Lanes lanes) const {
-        return load(x + i, lanes);
-    }
-};
-template <class S>
-struct Added {
-    const S *x, *residual;
-    template <class Lanes>
-    ONEPASS_INLINE Vec<Arith<S>> at(index i, Lanes lanes) const {
-        return as_stored(load(x + i, lanes) + load(residual + i, lanes), x);
-    }
-};
-
-// What is left of a block behind its last whole chunk: fewer than eight packs, the last one perhaps in part.
-template <class T>
-struct Tail {
-    Vec<T> count, mean, m2;
-};
-
-// Elements start..start + n, n less than a chunk. Not centered: about 0, from a pivot of 0.
-template <bool CENTERED, class Source, class T, bool RANGED>
-ONEPASS_INLINE Tail<T> tail_moments(const Source& x, index start, index n, int part, const Shift<T, RANGED>& shift) {
-    const index full = n / LANES<T>, last = n % LANES<T> - part * WIDTH<T>;
-    start += part * WIDTH<T>;
-    const Vec<T> end = last > 0 ? keep(shift(x.at(start + full * LANES<T>, First{last})), last) : Vec<T>{};
-    Vec<T> mean = {};
-    if constexpr (CENTERED) {
-        Vec<T> sum = end;
-        for (index i = 0; i < full; ++i) sum = sum + shift(x.at(start + i * LANES<T>, All{}));
-        mean = sum * blend(splat(INVERSE<T>[full + 1]), splat(INVERSE<T>[full]), last);
-    }
-    const Vec<T> e = keep(end - mean, last);
-    Vec<T> m2 = e * e;
-    for (index i = 0; i < full; ++i) {
-        const Vec<T> d = shift(x.at(start + i * LANES<T>, All{})) - mean;
-        m2 = m2 + d * d;
-    }
-    return {blend(splat(T(full + 1)), splat(T(full)), last), mean, m2};
-}
-
-template <class T>
-ONEPASS_INLINE Vec<T> sum8(const Vec<T> (&d)[CHUNK]) {
-    return ((d[0] + d[1]) + (d[2] + d[3])) + ((d[4] + d[5]) + (d[6] + d[7]));
-}
-
-template <bool CENTERED, class Source, class T, bool RANGED>
-ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
-    const Vec<T> one = hidden_one<T>();
-    Vec<T> means[BLOCK][PARTS], squares[BLOCK][PARTS];
-    const index chunks = n / (CHUNK * LANES<T>);
-    for (index c = 0; c < chunks; ++c) {
-#pragma GCC unroll 4
-        for (int j = 0; j < PARTS; ++j) {
-            const index at = start + c * (CHUNK * LANES<T>) + j * WIDTH<T>;
-            Vec<T> d[CHUNK];
-#pragma GCC unroll 8
-            for (int i = 0; i < CHUNK; ++i) d[i] = shift(x.at(at + i * LANES<T>, All{}));
-            if constexpr (CENTERED) {
-                const Vec<T> mean = sum8(d) * splat(T(1) / CHUNK);
-                means[c][j] = mean;
-#pragma GCC unroll 8
-                for (int i = 0; i < CHUNK; ++i) d[i] = minus(d[i], mean, one);
-            }
-#pragma GCC unroll 8
-            for (int i = 0; i < CHUNK; ++i) d[i] = d[i] * d[i];
-            squares[c][j] = sum8(d);
-        }
-    }
-    const index rest = n - chunks * (CHUNK * LANES<T>);
-    Tail<T> tail[PARTS] = {};
-    if (rest)
-        for (int j = 0; j < PARTS; ++j) tail[j] = tail_moments<CENTERED>(x, start + n - rest, rest, j, shift);
-
-    double mean = 0.0;
-    Vec<T> sum[PARTS];
-    if constexpr (CENTERED) {
-        for (int j = 0; j < PARTS; ++j) {
-            Vec<T> even = {}, odd = {};
-            index c = 0;
-            for (; c + 1 < chunks; c += 2) {
-                even = even + means[c][j];
-                odd = odd + means[c + 1][j];
-            }
-            if (c < chunks) even = even + means[c][j];
-            sum[j] = (even + odd) * splat(T(CHUNK)) + tail[j].count * tail[j].mean;
-        }
-        mean = double(sum_lanes(sum)) / double(n);
-    }
-
-    const Vec<T> centre = splat(T(mean));
-    for (int j = 0; j < PARTS; ++j) {
-        Vec<T> within = tail[j].m2, between = {};
-        for (index c = 0; c < chunks; ++c) {
-            within = within + squares[c][j];
-            if constexpr (CENTERED) {
-                const Vec<T> d = means[c][j] - centre;
-                between = between + d * d;
-            }
-        }
-        const Vec<T> d = tail[j].mean - centre;
-        sum[j] = (within + between * splat(T(CHUNK))) + tail[j].count * (d * d);
-    }
-    return {double(n), 0.0, mean, double(sum_lanes(sum))};
-}
-
-// The mean of the row's first pack; for a constant row exactly its constant.
-template <class T, class Source>
-ONEPASS_INLINE T choose_pivot(const Source& x, index n, T before) {
-    if (n < LANES<T>) return x.at(0, First{1}).v[0] * before;
-    Vec<T> first[PARTS];
-    for (int j = 0; j < PARTS; ++j) first[j] = x.at(j * WIDTH<T>, All{}) * splat(before);
-    return sum_lanes(first) * (T(1) / LANES<T>);
-}
-
-template <bool RANGED, bool CENTERED, class T, class Source>
-ONEPASS_INLINE Moments row_moments(const Source& x, index n, const Range& range) {
-    constexpr index SIZE = index(BLOCK) * CHUNK * LANES<T>;
-    const T before = T(range.before), pivot = CENTERED ? choose_pivot(x, n, before) : T(0);
-    const Shift<T, RANGED> shift = {pivot, before, T(range.after)};
-    // A stack of finished subtrees, as a binary counter holds its ones.
-    Moments stack[LEVELS];
-    int depth = 0;
-    for (index start = 0, number = 1; start < n; start += SIZE, ++number) {
-        const Moments m = block_moments<CENTERED>(x, start, n - start < SIZE ? n - start : SIZE, shift);
-        if (n <= SIZE) return {m.count, double(pivot), m.low, m.m2};
-        stack[depth++] = m;
-        for (index bits = number; !(bits & 1); bits >>= 1, --depth)
-            stack[depth - 2] = merge(stack[depth - 2], stack[depth - 1]);
-    }
-    for (; depth > 1; --depth) stack[depth - 2] = merge(stack[depth - 2], stack[depth - 1]);
-    // Every block's mean counts from the pivot. The low part lies behind `after`, as finish() expects it.
-    const double low = stack[0].mean + stack[0].low;
-    return {double(n), double(pivot), low, stack[0].m2};
-}
-
-// ---- apply ----
 
 template <class T>
 struct Line {
@@ -204,8 +38,8 @@ struct ByRow {
 };
 
 template <bool LOW, bool RANGED, class S, class Source, class Affine>
-ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine, bool streamed,
-                              bool joined, Edge<S>& edge) {
+ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine,
+                              bool streamed, bool joined, Edge<S>& edge) {
     using T = Arith<S>;
     const Vec<T> mean = splat(line.mean), low = splat(line.low), scale = splat(line.scale);
     const Vec<T> before = splat(line.before), after = splat(line.after);
@@ -221,8 +55,8 @@ ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S
 }
 
 template <class S, class Source, class Affine>
-ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine, bool streamed,
-                              bool joined, Edge<S>& edge) {
+ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine,
+                              bool streamed, bool joined, Edge<S>& edge) {
     if (line.before != 1 || line.after != 1)
         apply_row<true, true>(x, y, n, line, affine, streamed, joined, edge);
     else if (line.low != 0)
@@ -232,11 +66,6 @@ ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S
 }
 
 // ---- what the table offers ----
-
-template <bool CENTERED, class T, class Source>
-__attribute__((noinline)) Moments ranged_moments(const Source& x, index n, Range range) {
-    return row_moments<true, CENTERED, T>(x, n, range);
-}
 
 template <bool CENTERED, class S, class Source>
 __attribute__((noinline)) Line<Arith<S>> row_line(const RowsNorm<S>& a, const Source& x, index row) {
@@ -307,7 +136,8 @@ void norm_segments(const RowsNorm<S>& a) {
             const index from = i * of.segment, channel = (of.first + row) % of.period * segments + i;
             const ByRow<T> affine = {of.weight ? of.weight[channel] : T(1), of.bias ? of.bias[channel] : T(0)};
             const bool more = row + 1 < a.rows || i + 1 < segments;
-            apply_row(Plain<S>{x.x + from}, a.y + row * a.y_stride + from, of.segment, line, affine, a.stream, joined && more, edge);
+            apply_row(Plain<S>{x.x + from}, a.y + row * a.y_stride + from, of.segment, line, affine, a.stream,
+                      joined && more, edge);
         }
     }
     if (a.stream) stream_fence();
@@ -335,7 +165,8 @@ void rows_moments(const RowsMoments<S>& a) {
     const bool ranged = a.range.before != 1 || a.range.after != 1;
     for (index row = 0; row < a.rows; ++row) {
         const Plain<S> x = {a.x + row * a.stride};
-        const Moments m = ranged ? ranged_moments<true, T>(x, a.cols, a.range) : row_moments<false, true, T>(x, a.cols, a.range);
+        const Moments m =
+            ranged ? ranged_moments<true, T>(x, a.cols, a.range) : row_moments<false, true, T>(x, a.cols, a.range);
         a.mean[row] = m.mean;
         a.low[row] = m.low;
         a.m2[row] = m.m2;

@@ -1,8 +1,8 @@
 // How a row of results is written: whole cache lines wherever it can be, streamed past the caches where it is asked for.
 //
-// A store that crosses cache lines costs more than the two partial vectors that avoid it, and a line of which only a part is
-// streamed is read from memory first. So a row is written up to the first line of y, then line by line, then what is left;
-// streamed rows that lie end to end hand the line they share from one to the next. Results are element by element, so
+// A store that crosses cache lines costs more than the two partial vectors that avoid it, and a line of which only a part
+// is streamed is read from memory first. So a row is written up to the first line of y, then line by line, then what is
+// left; streamed rows that lie end to end hand the line they share from one to the next. Results are element by element, so
 // none of this touches their bits.
 #pragma once
 

@@ -21,11 +21,11 @@ struct Groups {
     index rows = 1, groups = 1, span = 1;
     index x_row = 0, y_row = 0, x_group = 0, y_group = 0;
     bool by_rows = false;
-    bool centered = true;         // or about 0, as RMS norm has it
-    bool weight_a_column = false;  // weight and bias: an element for each element of a span as well
-    const T *weight = nullptr, *bias = nullptr;           // an element a group
-    const T *row_weight = nullptr, *row_bias = nullptr;   // an element a row: the normalized axis carries them
-    const T *given_mean = nullptr, *given_var = nullptr;  // an element a group: no statistics are taken
+    bool centered = true;                                  // or about 0, as RMS norm has it
+    bool weight_a_column = false;                          // weight and bias: an element for each element of a span as well
+    const T *weight = nullptr, *bias = nullptr;            // an element a group
+    const T *row_weight = nullptr, *row_bias = nullptr;    // an element a row: the normalized axis carries them
+    const T *given_mean = nullptr, *given_var = nullptr;   // an element a group: no statistics are taken
     Finish how = {0, 0};
     T *mean = nullptr, *rstd = nullptr;   // an element a group of each problem, or null
     MomentsOut moments;                   // likewise

@@ -2,11 +2,12 @@
 #include "plan/rows.hpp"
 
 #include <algorithm>
-#include <vector>
+#include <optional>
 
 #include "dispatch/dispatch.hpp"
 #include "kernels/moments.hpp"
 #include "plan/machine.hpp"
+#include "plan/scratch.hpp"
 #include "plan/threads.hpp"
 
 namespace onepass {
@@ -64,17 +65,63 @@ void moments_of_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to
     });
 }
 
+// How many elements of weight, and of bias, all rows together use.
+template <class S>
+index affine_size(const Rows<S>& p) {
+    return p.affine.period * (p.view.size[2] / p.affine.segment);
+}
+
+// Weight and bias are read once a row, beside whole cache lines of y: where they lie across lines themselves, every read of
+// them is two. So many rows take copies that lie as y does. A bias without a weight gets one of ones, too: the kernels know
+// no other.
+template <class S>
+class Beside {
+    using T = Arith<S>;
+    static constexpr auto LINE = std::uintptr_t(Scratch::LINE);
+    static constexpr index MANY = 8;   // rows
+
+  public:
+    explicit Beside(const Rows<S>& p) : affine(p.affine) {
+        if (!wanted(p)) return;
+        scratch_.emplace(2 * bytes(p));
+        const index n = affine_size(p);
+        T* weight = place(p, 0);
+        if (affine.weight)
+            std::copy_n(affine.weight, n, weight);
+        else
+            std::fill_n(weight, n, T(1));
+        affine.weight = weight;
+        if (affine.bias) affine.bias = std::copy_n(affine.bias, n, place(p, 1)) - n;
+    }
+
+  private:
+    static std::uintptr_t offset(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % LINE; }
+    static std::size_t bytes(const Rows<S>& p) {
+        return (static_cast<std::size_t>(affine_size(p)) * sizeof(T) / LINE + 2) * LINE;
+    }
+    static bool wanted(const Rows<S>& p) {
+        const bool apart =
+            (p.affine.weight && offset(p.affine.weight) != offset(p.y)) || offset(p.affine.bias) != offset(p.y);
+        const bool many = p.view.size[0] * p.view.size[1] >= MANY * p.affine.period && p.affine.segment == 1;
+        return (p.affine.bias && !p.affine.weight) || (p.affine.weight && many && apart && sizeof(S) == sizeof(T));
+    }
+    T* place(const Rows<S>& p, std::size_t number) const {
+        return reinterpret_cast<T*>(scratch_->data() + number * bytes(p) + (sizeof(S) == sizeof(T) ? offset(p.y) : 0));
+    }
+
+    std::optional<Scratch> scratch_;
+
+  public:
+    RowAffine<T> affine;
+};
+
 }   // namespace
 
 template <class S>
-void solve(const Rows<S>& p) {
-    if (p.affine.bias && !p.affine.weight) {
-        // The kernels know no bias without a weight.
-        const std::vector<Arith<S>> ones(static_cast<std::size_t>(p.affine.period * (p.view.size[2] / p.affine.segment)), 1);
-        Rows<S> weighted = p;
-        weighted.affine.weight = ones.data();
-        return solve(weighted);
-    }
+void solve(const Rows<S>& given) {
+    Rows<S> p = given;
+    const Beside<S> beside(p);
+    p.affine = beside.affine;
     const Kernels<S>& k = kernels<S>();
     const index rows = p.view.size[0] * p.view.size[1];
     const index bytes = p.view.elements() * index(sizeof(S)) * (p.residual ? 4 : p.y ? 2 : 1);

@@ -10,7 +10,7 @@
 namespace onepass {
 
 class Scratch {
-public:
+  public:
     static constexpr std::size_t LINE = 64;        // bytes: pieces start on cache lines, so that threads share none
     static constexpr std::size_t KEPT = 4 << 20;   // bytes that a thread may keep between calls
 
@@ -29,7 +29,7 @@ public:
 
     char* data() const { return block_.base.get(); }
 
-private:
+  private:
     struct Free {
         void operator()(char* p) const { std::free(p); }
     };
@@ -54,7 +54,7 @@ private:
 
 // Cuts arrays off a block; with a null base it only counts what the block must hold.
 class Cutter {
-public:
+  public:
     explicit Cutter(char* base) : base_(base) {}
     template <class T>
     T* cut(std::ptrdiff_t n) {
@@ -64,7 +64,7 @@ public:
     }
     std::size_t used() const { return used_; }
 
-private:
+  private:
     char* base_;
     std::size_t used_ = 0;
 };

@@ -45,8 +45,9 @@ void run_team(int threads, void (*body)(void*, const Team&), void* context);
 template <class Body>
 void run_team(int threads, const Body& body) {
     if (threads <= 1) return body(Team{});
-    run_team(threads, [](void* context, const Team& team) { (*static_cast<const Body*>(context))(team); },
-             const_cast<void*>(static_cast<const void*>(&body)));
+    run_team(
+        threads, [](void* context, const Team& team) { (*static_cast<const Body*>(context))(team); },
+        const_cast<void*>(static_cast<const void*>(&body)));
 }
 
 }   // namespace onepass

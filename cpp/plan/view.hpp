@@ -14,7 +14,7 @@ namespace onepass {
 
 using index = std::ptrdiff_t;
 
-constexpr int MAX_NDIM = 64;     // NumPy 2's own
+constexpr int MAX_NDIM = 64;   // NumPy 2's own
 constexpr int MAX_OPERANDS = 4;
 
 // Spans of a block at least this long are rows for the row kernels, shorter ones columns. Columns fewer than NARROW are
@@ -34,8 +34,8 @@ struct View {
 struct Operands {
     int ndim = 0;
     const index* shape = nullptr;
-    int count = 0;                                // arrays of that shape
-    const index* strides[MAX_OPERANDS] = {};      // bytes
+    int count = 0;                             // arrays of that shape
+    const index* strides[MAX_OPERANDS] = {};   // bytes
     index itemsize[MAX_OPERANDS] = {};
 };
 

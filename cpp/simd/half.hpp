@@ -46,7 +46,7 @@ ONEPASS_INLINE Vec<float> widen(Bits16 bits, const Float16*) {
     using Float = Native<float>::type;
     const Bits32 h = __builtin_convertvector(bits, Bits32), sign = (h & 0x8000) << 16, rest = (h & 0x7fff) << 13;
     const Bits32 rebiased = rest + (112u << 23);
-    const Bits32 special = rebiased + (112u << 23);   // infinity and NaN keep an exponent of ones
+    const Bits32 special = rebiased + (112u << 23);     // infinity and NaN keep an exponent of ones
     const Float least = (Float)all_lanes(113u << 23);   // 2^-14: a subnormal's bits count up from it
     const Bits32 subnormal = (Bits32)((Float)(rest + (113u << 23)) - least);
     const Bits32 large = (Bits32)(rest >= (0x7c00u << 13)), small = (Bits32)(rest < (0x0400u << 13));
@@ -87,19 +87,13 @@ ONEPASS_INLINE void store_bits(void* p, Bits16 bits, index n) {
 
 // ---- the vocabulary of pack.hpp, for both ----
 
-#define ONEPASS_HALF(S)                                                                                         \
-    ONEPASS_INLINE Vec<float> load(const S* p) {                                                                \
-        return widen((Bits16) * reinterpret_cast<const Loose16*>(p), p);                                        \
-    }                                                                                                           \
-    ONEPASS_INLINE void store(S* p, Vec<float> a) { *reinterpret_cast<Loose16*>(p) = (Loose16)narrow(a, p); }   \
-    ONEPASS_INLINE Vec<float> load(const S* p, First lanes) {                                                   \
-        return widen(load_bits(p, lanes.n), p);                                                                 \
-    }                                                                                                           \
-    ONEPASS_INLINE void store(S* p, Vec<float> a, First lanes) {                                                \
-        store_bits(p, narrow(a, p), lanes.n);                                                                   \
-    }                                                                                                           \
-    ONEPASS_INLINE Vec<float> load(const S* p, All) { return load(p); }                                         \
-    ONEPASS_INLINE void store(S* p, Vec<float> a, All) { store(p, a); }                                         \
+#define ONEPASS_HALF(S)                                                                                             \
+    ONEPASS_INLINE Vec<float> load(const S* p) { return widen((Bits16) * reinterpret_cast<const Loose16*>(p), p); } \
+    ONEPASS_INLINE void store(S* p, Vec<float> a) { *reinterpret_cast<Loose16*>(p) = (Loose16)narrow(a, p); }       \
+    ONEPASS_INLINE Vec<float> load(const S* p, First lanes) { return widen(load_bits(p, lanes.n), p); }             \
+    ONEPASS_INLINE void store(S* p, Vec<float> a, First lanes) { store_bits(p, narrow(a, p), lanes.n); }            \
+    ONEPASS_INLINE Vec<float> load(const S* p, All) { return load(p); }                                             \
+    ONEPASS_INLINE void store(S* p, Vec<float> a, All) { store(p, a); }                                             \
     ONEPASS_INLINE void stream(S* p, Vec<float> a) { stream_bits(p, narrow(a, p)); }
 
 #if defined(__AVX512F__)

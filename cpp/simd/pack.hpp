@@ -200,9 +200,9 @@ ONEPASS_INLINE void each_vector(index n, const F& f) {
     if (i < n) f(i, First{n - i});
 }
 
-// a - b on the multipliers, where the machine has fused ones: a * 1 - b rounds once, so its bits are those of a - b. Kernels
-// that add more than they multiply use it to keep both kinds of unit busy. The 1 is hidden from the compiler, which would
-// see through it.
+// a - b on the multipliers, where the machine has fused ones: a * 1 - b rounds once, so its bits are those of a - b.
+// Kernels that add more than they multiply use it to keep both kinds of unit busy. The 1 is hidden from the compiler, which
+// would see through it.
 template <class T>
 ONEPASS_INLINE Vec<T> hidden_one() {
     Vec<T> one = splat(T(1));
@@ -213,10 +213,14 @@ ONEPASS_INLINE Vec<T> hidden_one() {
 }
 #if defined(__AVX512F__)
 ONEPASS_INLINE Vec<float> minus(Vec<float> a, Vec<float> b, Vec<float> one) { return {_mm512_fmsub_ps(a.v, one.v, b.v)}; }
-ONEPASS_INLINE Vec<double> minus(Vec<double> a, Vec<double> b, Vec<double> one) { return {_mm512_fmsub_pd(a.v, one.v, b.v)}; }
+ONEPASS_INLINE Vec<double> minus(Vec<double> a, Vec<double> b, Vec<double> one) {
+    return {_mm512_fmsub_pd(a.v, one.v, b.v)};
+}
 #elif defined(__FMA__)
 ONEPASS_INLINE Vec<float> minus(Vec<float> a, Vec<float> b, Vec<float> one) { return {_mm256_fmsub_ps(a.v, one.v, b.v)}; }
-ONEPASS_INLINE Vec<double> minus(Vec<double> a, Vec<double> b, Vec<double> one) { return {_mm256_fmsub_pd(a.v, one.v, b.v)}; }
+ONEPASS_INLINE Vec<double> minus(Vec<double> a, Vec<double> b, Vec<double> one) {
+    return {_mm256_fmsub_pd(a.v, one.v, b.v)};
+}
 #else
 template <class T>
 ONEPASS_INLINE Vec<T> minus(Vec<T> a, Vec<T> b, Vec<T>) {

@@ -3,7 +3,6 @@
 from typing import Literal, overload
 
 from ._types import Array, Axes, Viewable
-from .layer_norm import add_layer_norm as add_layer_norm
 from .control import available_isas as available_isas
 from .control import get_num_threads as get_num_threads
 from .control import isa as isa
@@ -11,6 +10,7 @@ from .control import num_threads as num_threads
 from .control import set_num_threads as set_num_threads
 from .control import show_config as show_config
 from .control import use_isa as use_isa
+from .layer_norm import add_layer_norm as add_layer_norm
 from .moments import Moments as Moments
 from .moments import moments as moments
 from .rms_norm import add_rms_norm as add_rms_norm

@@ -49,7 +49,8 @@ def group_norm(
     TypeError
         For what is not an array, or has another dtype.
     ValueError
-        For a wrong shape or axis, groups that do not divide the channels, or an `out` that is read-only or overlaps an input.
+        For a wrong shape or axis, groups that do not divide the channels, or an `out` that is read-only or overlaps an
+        input.
 
     References
     ----------

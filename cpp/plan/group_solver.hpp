@@ -1,0 +1,356 @@
+// How one problem of groups is solved by a team: moments, merge, finish, apply, each cut by shape alone.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+#include "dispatch/dispatch.hpp"
+#include "kernels/moments.hpp"
+#include "plan/groups.hpp"
+#include "plan/scratch.hpp"
+#include "plan/threads.hpp"
+
+namespace onepass {
+constexpr index TILE = 1024;        // columns that one task sweeps
+constexpr index GROUP_TILE = 256;   // groups that one task merges and finishes
+constexpr index FOLDED = 256;       // columns that folding aims at
+constexpr index MOST_FOLDS = 64;    // so that the rows left over are at most one block
+constexpr index APPLIED = 1024;     // columns that folding aims at where results are written
+constexpr index FOLDED_ROWS = 8;    // at least, or folding leaves nothing to reduce
+
+inline constexpr index ceil_div(index a, index b) { return (a + b - 1) / b; }
+
+inline index folds_for(index rows, index width) {
+    if (width >= NARROW) return 1;
+    index folds = 1;
+    while (folds * width % 16 != 0) folds *= 2;
+    while (folds * width < FOLDED) folds *= 2;
+    folds = std::min(folds, MOST_FOLDS);
+    return rows >= folds * FOLDED_ROWS ? folds : 1;
+}
+
+struct Moments3 {
+    double *mean = nullptr, *low = nullptr, *m2 = nullptr;
+    void cut(Cutter& cutter, index n) {
+        mean = cutter.cut<double>(n);
+        low = cutter.cut<double>(n);
+        m2 = cutter.cut<double>(n);
+    }
+};
+
+// One problem in the hands of one team. Members share the object; what they write is cut between them.
+template <class S>
+class Solver {
+    using T = Arith<S>;
+
+  public:
+    Solver(const Groups<S>& problem, const Kernels<S>& kernels, bool stream)
+        : p(problem), k(kernels), stream_(stream), width_(p.groups * p.span) {
+        folds_ = p.by_rows ? 1 : folds_for(p.rows, width_);
+        cols_ = folds_ * width_;
+        // Rows fold for writing where results lie as densely as x, and the rows carry no weights.
+        const bool dense = p.x_row == width_ && p.y_row == width_ && !p.row_weight && !p.by_rows;
+        applied_folds_ = dense && width_ < APPLIED / 2 && p.rows * width_ >= APPLIED * FOLDED_ROWS ? APPLIED / width_ : 1;
+        wide_folds_ = std::max(folds_, applied_folds_);
+        rows_ = p.rows / folds_;
+        rest_ = p.rows % folds_;
+        blocks_ = ceil_div(rows_, COLUMN_BLOCK);
+        ones_ = !p.by_rows && (p.weight || p.bias);
+        expands_ = !p.by_rows && wide_folds_ * width_ != p.groups;
+    }
+
+    // Cuts what it needs; the pieces are null, and only counted, where the cutter has no memory.
+    void cut(Cutter& cutter) {
+        if (!p.given_mean) {
+            if (p.by_rows) {
+                columns_.cut(cutter, p.rows * p.groups);
+            } else {
+                const index n = blocks_ * cols_ + (rest_ ? width_ : 0);
+                pivot_ = cut_apart(cutter, n, 1);
+                low_ = cut_apart(cutter, n, 2);
+                m2_ = cut_apart(cutter, n, 3);
+                columns_.cut(cutter, cols_ + width_);
+            }
+            if (folds_ > 1) folded_.cut(cutter, width_);
+            if (p.by_rows || p.span > 1) groups_.cut(cutter, p.groups);
+            result_ = p.by_rows || p.span > 1 ? groups_ : folds_ > 1 ? folded_ : columns_;
+        }
+        for (T** array : {&line_.mean, &line_.low, &line_.scale, &line_.before, &line_.after})
+            *array = cut_beside(cutter, p.groups);
+        wide_ = line_;
+        if (expands_)
+            for (T** array : {&wide_.mean, &wide_.low, &wide_.scale, &wide_.before, &wide_.after})
+                *array = cut_beside(cutter, wide_folds_ * width_);
+        if (ones_) {
+            weight_ = cut_beside(cutter, wide_folds_ * width_);
+            bias_ = cut_beside(cutter, wide_folds_ * width_);
+        }
+    }
+
+    void run(const Team& team, index number) {
+        if (team.id == 0) {
+            x_ = p.x + number * p.x_problem;
+            y_ = p.y ? p.y + number * p.y_problem : nullptr;
+            number_ = number;
+            out_of_range_.store(false);
+        }
+        team.barrier();
+        bool ranged = false;
+        if (p.given_mean) {
+            take_given(team);
+        } else {
+            take_moments(team, false);
+            if ((ranged = out_of_range_.load())) {
+                choose_ranges(team);
+                expand(team, wide_.before, line_.before);
+                expand(team, wide_.after, line_.after);
+                team.barrier();
+                take_moments(team, true);
+            }
+            put_moments(team, ranged);
+        }
+        if (y_) apply(team, ranged);
+        team.barrier();   // the next problem uses the same scratch
+    }
+
+  private:
+    // An array whose elements lie on cache lines where the results' do, so that one cut into lines fits both.
+    T* cut_beside(Cutter& cutter, index n) const {
+        constexpr auto LINE = std::uintptr_t(Scratch::LINE);
+        T* array = cutter.cut<T>(n + index(LINE / sizeof(T)));
+        return array ? array + reinterpret_cast<std::uintptr_t>(p.y) % LINE / sizeof(S) : nullptr;
+    }
+
+    // An array `quarter` quarters of a page off x: rows of x that are pages apart fill one set of the first-level cache,
+    // and what is read and written beside them must lie in another.
+    T* cut_apart(Cutter& cutter, index n, std::uintptr_t quarter) const {
+        constexpr auto PAGE = std::uintptr_t(4096);
+        T* array = cutter.cut<T>(n + index(PAGE / sizeof(T)));
+        const auto off =
+            reinterpret_cast<std::uintptr_t>(p.x) + quarter * PAGE / 4 - reinterpret_cast<std::uintptr_t>(array);
+        return array ? array + off % PAGE / Scratch::LINE * (Scratch::LINE / sizeof(T)) : nullptr;
+    }
+
+    // ---- moments ----
+
+    void take_moments(const Team& team, bool ranged) {
+        p.by_rows ? row_moments(team, ranged) : column_moments(team, ranged);
+        team.barrier();
+        const index merged = p.by_rows ? p.groups : cols_;
+        team.each(ceil_div(merged, GROUP_TILE), [&](index task) {
+            const index from = task * GROUP_TILE, n = std::min(GROUP_TILE, merged - from);
+            if (p.by_rows) {
+                k.merge_moments({columns_.mean + from, columns_.low + from, columns_.m2 + from, p.rows, p.groups, n, 1,
+                                 double(p.span), double(p.span), ranged ? line_.after + from : nullptr, groups_.mean + from,
+                                 groups_.low + from, groups_.m2 + from});
+            } else {
+                const double last = double(rows_ - (blocks_ - 1) * COLUMN_BLOCK);
+                k.merge_blocks({pivot_ + from, low_ + from, m2_ + from, blocks_, cols_, n, 1, double(COLUMN_BLOCK), last,
+                                ranged ? wide_.after + from : nullptr, columns_.mean + from, columns_.low + from,
+                                columns_.m2 + from});
+            }
+        });
+        team.barrier();
+        if (folds_ > 1) merge_folds(team, ranged);
+        team.each(ceil_div(p.groups, GROUP_TILE), [&](index task) {
+            const index from = task * GROUP_TILE, n = std::min(GROUP_TILE, p.groups - from);
+            if (!p.by_rows && p.span > 1) {
+                const Moments3& of = folds_ > 1 ? folded_ : columns_;
+                const double count = double(p.rows);
+                k.merge_moments({of.mean + from * p.span, of.low + from * p.span, of.m2 + from * p.span, p.span, 1, n,
+                                 p.span, count, count, ranged ? line_.after + from : nullptr, groups_.mean + from,
+                                 groups_.low + from, groups_.m2 + from});
+            }
+            Lines<T> line = line_;
+            line.mean += from;
+            line.low += from;
+            line.scale += from;
+            line.before = ranged ? line_.before + from : nullptr;
+            line.after = ranged ? line_.after + from : nullptr;
+            T* mean = p.mean ? p.mean + number_ * p.groups + from : nullptr;
+            T* rstd = p.rstd ? p.rstd + number_ * p.groups + from : nullptr;
+            if (!k.finish_groups(
+                    {n, count(), result_.mean + from, result_.low + from, result_.m2 + from, p.how, line, mean, rstd}))
+                out_of_range_.store(true);
+        });
+        team.barrier();
+    }
+
+    double count() const { return double(p.rows) * double(p.span); }
+
+    void row_moments(const Team& team, bool ranged) {
+        const index from = team.from(p.rows * p.groups), to = team.to(p.rows * p.groups);
+        for (index i = from; i < to;) {
+            const index row = i / p.groups, group = i % p.groups;
+            const index n = ranged ? 1 : std::min(p.groups - group, to - i);
+            const Range range = ranged ? Range{double(line_.before[group]), double(line_.after[group])} : Range{1, 1};
+            k.rows_moments({x_ + row * p.x_row + group * p.x_group, n, p.span, p.x_group, range, columns_.mean + i,
+                            columns_.low + i, columns_.m2 + i});
+            i += n;
+        }
+    }
+
+    void column_moments(const Team& team, bool ranged) {
+        const index tiles = ceil_div(cols_, TILE), tasks = blocks_ * tiles;
+        const auto block = [&](const S* x, index rows, index stride, index from, index n, index at) {
+            k.columns_moments({x, nullptr, rows, n, stride, p.centered, ranged ? wide_.before + from : nullptr,
+                               ranged ? wide_.after + from : nullptr, pivot_ + at, low_ + at, m2_ + at});
+        };
+        team.each(tasks, [&](index task) {
+            const index row = task / tiles * COLUMN_BLOCK, from = task % tiles * TILE;
+            block(x_ + row * folds_ * p.x_row + from, std::min(COLUMN_BLOCK, rows_ - row), folds_ * p.x_row, from,
+                  std::min(TILE, cols_ - from), task / tiles * cols_ + from);
+        });
+        if (rest_ && team.id == team.size - 1)
+            block(x_ + rows_ * folds_ * p.x_row, rest_, p.x_row, 0, width_, blocks_ * cols_);
+    }
+
+    // The folded columns back onto the true ones; the rows that folding left over are one fold more.
+    void merge_folds(const Team& team, bool ranged) {
+        if (team.id == 0) {
+            const T* after = ranged ? wide_.after : nullptr;
+            if (rest_) {
+                const index at = blocks_ * cols_;
+                k.merge_blocks({pivot_ + at, low_ + at, m2_ + at, 1, 0, width_, 1, double(rest_), double(rest_), after,
+                                columns_.mean + cols_, columns_.low + cols_, columns_.m2 + cols_});
+            }
+            k.merge_moments({columns_.mean, columns_.low, columns_.m2, folds_ + (rest_ ? 1 : 0), width_, width_, 1,
+                             double(rows_), double(rest_ ? rest_ : rows_), after, folded_.mean, folded_.low, folded_.m2});
+        }
+        team.barrier();
+    }
+
+    void choose_ranges(const Team& team) {
+        team.each(p.groups, [&](index g) {
+            Range range = {1, 1};
+            if (!finish<T>(count(), result_.mean[g], result_.low[g], result_.m2[g], p.how, 1, 1).in_range)
+                range = other_range<T>(result_.m2[g]);
+            line_.before[g] = T(range.before);
+            line_.after[g] = T(range.after);
+        });
+        team.barrier();
+    }
+
+    void put_moments(const Team& team, bool ranged) {
+        if (!p.moments.mean) return;
+        team.each(p.groups, [&](index g) {
+            const index at = number_ * p.groups + g;
+            double mean = result_.mean[g], low = result_.low[g], m2 = result_.m2[g];
+            if (ranged) to_true_units({double(line_.before[g]), double(line_.after[g])}, mean, low, m2);
+            const Pair sum = two_sum(mean, low);
+            p.moments.mean[at] = sum.high;
+            p.moments.low[at] = sum.low;
+            p.moments.m2[at] = m2;
+        });
+    }
+
+    void take_given(const Team& team) {
+        team.each(p.groups, [&](index g) {
+            const double rstd = 1.0 / __builtin_sqrt(double(p.given_var[g]) + p.how.eps);
+            line_.mean[g] = p.given_mean[g];
+            line_.low[g] = 0;
+            line_.scale[g] = T(rstd);
+            if (p.mean) p.mean[g] = p.given_mean[g];
+            if (p.rstd) p.rstd[g] = T(rstd);
+        });
+        team.barrier();
+    }
+
+    // ---- apply ----
+
+    // An element a group becomes an element a column.
+    void expand(const Team& team, T* to, const T* from) const {
+        if (!expands_) return;
+        team.each(wide_folds_, [&](index fold) {
+            for (index g = 0; g < p.groups; ++g)
+                for (index i = 0; i < p.span; ++i) to[fold * width_ + g * p.span + i] = from[g];
+        });
+    }
+
+    void expand_affine(const Team& team, T* to, const T* from, T missing) const {
+        team.each(wide_folds_, [&](index fold) {
+            for (index g = 0; g < p.groups; ++g)
+                for (index i = 0; i < p.span; ++i)
+                    to[fold * width_ + g * p.span + i] = !from ? missing : from[p.weight_a_column ? g * p.span + i : g];
+        });
+    }
+
+    void apply(const Team& team, bool ranged) {
+        if (p.by_rows) return apply_rows(team, ranged);
+        expand(team, wide_.mean, line_.mean);
+        expand(team, wide_.low, line_.low);
+        expand(team, wide_.scale, line_.scale);
+        if (ones_) {
+            expand_affine(team, weight_, p.weight, T(1));
+            expand_affine(team, bias_, p.bias, T(0));
+        }
+        team.barrier();
+        Lines<T> line = wide_;
+        if (!ranged) line.before = line.after = nullptr;
+        if (ones_) {
+            line.weight = weight_;
+            line.bias = bias_;
+        }
+        const index folds = applied_folds_, cols = folds * width_, rows = p.rows / folds, rest = p.rows % folds;
+        // Tiles end on cache lines of y. From the end to the beginning: the last that the moments read is the likeliest to
+        // be in the cache still.
+        const index lead = index((0 - reinterpret_cast<std::uintptr_t>(y_)) % Scratch::LINE / sizeof(S));
+        const index tiles = cols <= 2 * TILE ? 1 : ceil_div(cols - lead, TILE),
+                    tasks = ceil_div(rows, COLUMN_BLOCK) * tiles;
+        team.each_backwards(tasks, [&](index task) {
+            const index row = task / tiles * COLUMN_BLOCK, tile = task % tiles;
+            const index from = tile ? lead + tile * TILE : 0, to = tile + 1 < tiles ? lead + (tile + 1) * TILE : cols;
+            Lines<T> here = line;
+            for (T** array : {&here.mean, &here.low, &here.scale, &here.before, &here.after})
+                if (*array) *array += from;
+            if (line.weight) {
+                here.weight += from;
+                here.bias += from;
+            }
+            if (p.row_weight) {
+                here.row_weight = p.row_weight + row;
+                here.row_bias = p.row_bias + row;
+            }
+            k.columns_apply({x_ + row * folds * p.x_row + from, y_ + row * folds * p.y_row + from,
+                             std::min(COLUMN_BLOCK, rows - row), to - from, folds * p.x_row, folds * p.y_row, here,
+                             stream_});
+        });
+        if (rest && team.id == 0)
+            k.columns_apply(
+                {x_ + rows * folds * p.x_row, y_ + rows * folds * p.y_row, rest, width_, p.x_row, p.y_row, line, stream_});
+    }
+
+    void apply_rows(const Team& team, bool ranged) {
+        const index from = team.from(p.rows * p.groups), to = team.to(p.rows * p.groups);
+        for (index end = to; end > from;) {
+            const index row = (end - 1) / p.groups, first = std::max(row * p.groups, from), group = first - row * p.groups;
+            Lines<T> line = {line_.mean + group,
+                             line_.low + group,
+                             line_.scale + group,
+                             ranged ? line_.before + group : nullptr,
+                             ranged ? line_.after + group : nullptr,
+                             p.weight ? p.weight + group : nullptr,
+                             p.bias ? p.bias + group : nullptr,
+                             nullptr,
+                             nullptr};
+            k.rows_apply({x_ + row * p.x_row + group * p.x_group, y_ + row * p.y_row + group * p.y_group, end - first,
+                          p.span, p.x_group, p.y_group, line, stream_});
+            end = first;
+        }
+    }
+
+    const Groups<S>& p;
+    const Kernels<S>& k;
+    const bool stream_;
+    index width_, folds_, applied_folds_, wide_folds_, cols_, rows_, rest_, blocks_, number_ = 0;
+    bool ones_, expands_;
+    const S* x_ = nullptr;
+    S* y_ = nullptr;
+    T *pivot_ = nullptr, *low_ = nullptr, *m2_ = nullptr, *weight_ = nullptr, *bias_ = nullptr;
+    Moments3 columns_, folded_, groups_, result_;
+    Lines<T> line_ = {}, wide_ = {};
+    std::atomic<bool> out_of_range_{false};
+};
+
+}   // namespace onepass
