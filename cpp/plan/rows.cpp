@@ -77,7 +77,7 @@ index affine_size(const Rows<S>& p) {
 template <class S>
 class Beside {
     using T = Arith<S>;
-    static constexpr auto LINE = std::uintptr_t(Scratch::LINE);
+    static constexpr auto LINE = std::uintptr_t(Scratch::LINE), PAGE = std::uintptr_t(4096);
     static constexpr index MANY = 8;   // rows
 
   public:
@@ -97,7 +97,7 @@ class Beside {
   private:
     static std::uintptr_t offset(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % LINE; }
     static std::size_t bytes(const Rows<S>& p) {
-        return (static_cast<std::size_t>(affine_size(p)) * sizeof(T) / LINE + 2) * LINE;
+        return (static_cast<std::size_t>(affine_size(p)) * sizeof(T) / LINE + 1) * LINE + PAGE;
     }
     static bool wanted(const Rows<S>& p) {
         const bool apart =
@@ -105,8 +105,13 @@ class Beside {
         const bool many = p.view.size[0] * p.view.size[1] >= MANY * p.affine.period && p.affine.segment == 1;
         return (p.affine.bias && !p.affine.weight) || (p.affine.weight && many && apart && sizeof(S) == sizeof(T));
     }
+    // A quarter of a page behind y, and half a page: a load that lies just before a pending store within its page waits for
+    // it.
     T* place(const Rows<S>& p, std::size_t number) const {
-        return reinterpret_cast<T*>(scratch_->data() + number * bytes(p) + (sizeof(S) == sizeof(T) ? offset(p.y) : 0));
+        char* start = scratch_->data() + number * bytes(p);
+        const auto wanted = reinterpret_cast<std::uintptr_t>(p.y) + (number + 1) * PAGE / 4;
+        return reinterpret_cast<T*>(start +
+                                    (wanted - reinterpret_cast<std::uintptr_t>(start)) % PAGE / sizeof(T) * sizeof(T));
     }
 
     std::optional<Scratch> scratch_;
