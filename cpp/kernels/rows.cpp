@@ -100,14 +100,44 @@ ONEPASS_INLINE void norm_sum(const RowsNorm<S>& a, index row, const Affine& affi
         apply_row(Plain<S>{sum}, y, a.cols, line, affine, false, joined, edge);
 }
 
+// Where x, y, weight and bias of one row fill the first-level cache, every row would fetch weight and bias again. So a few
+// rows are applied together, a stretch of columns at a time. (Not element by element: rows that are 4 KiB apart share the
+// sets of the cache and look alike to the store buffer, which lost wherever it was measured.)
+constexpr int BAND = 4;          // rows
+constexpr index STRETCH = 512;   // columns
+constexpr index FILLS = 8192;    // bytes of a row of weights
+
+template <class S>
+ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {
+    return a.affine.weight && !a.residual && a.affine.period == 1 && a.cols * index(sizeof(Arith<S>)) >= FILLS;
+}
+
+template <bool CENTERED, class S, class AffineOfRow>
+ONEPASS_INLINE void norm_band(const RowsNorm<S>& a, index row, const AffineOfRow& affine_at) {
+    Line<Arith<S>> line[BAND];
+    for (int i = 0; i < BAND; ++i) line[i] = row_line<CENTERED>(a, Plain<S>{a.x + (row + i) * a.x_stride}, row + i);
+    Edge<S> edge;
+    for (index from = 0; from < a.cols;) {
+        // Stretches end where the first row's cache lines do.
+        const S* y = a.y + row * a.y_stride;
+        const index past = index(reinterpret_cast<std::uintptr_t>(y + from + STRETCH) % PACK) / index(sizeof(S));
+        const index to = from + STRETCH - past < a.cols ? from + STRETCH - past : a.cols;
+        for (int i = 0; i < BAND; ++i)
+            apply_row(Plain<S>{a.x + (row + i) * a.x_stride + from}, a.y + (row + i) * a.y_stride + from, to - from,
+                      line[i], affine_at(from), a.stream, false, edge);
+        from = to;
+    }
+}
+
 template <bool CENTERED, class S, class AffineOfRow>
 ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineOfRow& affine_of_row) {
-    // One row at a time: two or more side by side would share the loads of weight and bias, but rows of 4 KiB then share
-    // the sets of the cache, and lost everywhere it was measured but at the shortest.
     const bool joined = rows_join<S>(a.stream, a.cols, a.y_stride);
     const index segment = a.affine.segment;
     Edge<S> edge, sum_edge;
-    for (index row = 0; row < a.rows; ++row) {
+    index row = 0;
+    if (bands(a))
+        for (; row + BAND <= a.rows; row += BAND) norm_band<CENTERED>(a, row, affine_of_row);
+    for (; row < a.rows; ++row) {
         const index period_row = a.affine.period == 1 ? 0 : (a.affine.first + row) % a.affine.period;
         const auto affine = affine_of_row(period_row * (a.cols / segment));
         if (a.residual) {
