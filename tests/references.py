@@ -51,6 +51,13 @@ def layer_norm(x, weight=None, bias=None, axis=-1, eps=1e-5):
     return affine(y, weight, bias, axes), mean, rstd
 
 
+def rms_norm(x, weight=None, axis=-1, eps=0.0):
+    """x / sqrt(mean(x^2) + eps) * weight, and 1 / sqrt(mean(x^2) + eps)."""
+    axes = axes_of(axis, x.ndim)
+    rstd = 1 / np.sqrt(np.square(wide(x)).mean(axes, keepdims=True) + eps)
+    return affine(wide(x) * rstd, weight, None, axes), rstd
+
+
 def batch_norm(x, weight=None, bias=None, axis=1, eps=1e-5):
     """In training: every axis but the channels' is reduced."""
     channel = axis % x.ndim
@@ -121,3 +128,27 @@ def relative_units(value, value_ref, dtype):
     with np.errstate(all="ignore"):
         error = np.abs(wide(value).reshape(value_ref.shape) - value_ref)
         return float(np.where(error == 0, 0, error / value_ref).max(initial=0) / (np.finfo(dtype).eps / 2))
+
+
+# The 16-bit types: digits of the significand, and the exponent of the least subnormal.
+SIXTEEN_BITS = {"float16": (11, -24), "bfloat16": (8, -133)}
+
+
+def rounded(y, dtype):
+    """y rounded once to the nearest of a 16-bit type, ties to even (the casts may go by way of float32)."""
+    digits, least = SIXTEEN_BITS[np.dtype(dtype).name]
+    y = np.asarray(y, np.float64)
+    with np.errstate(all="ignore"):
+        place = np.maximum(np.frexp(y)[1] - digits, least)
+        return np.ldexp(np.rint(np.ldexp(y, -place)), place).astype(dtype)
+
+
+def steps(y, y_ref):
+    """How many numbers of its 16-bit type each y is from the rounded reference: 1 where it is a neighbour."""
+    return np.abs(_rank(y) - _rank(rounded(y_ref, y.dtype)))
+
+
+def _rank(y):
+    """The place of each number among the numbers of its 16-bit type."""
+    bits = np.ascontiguousarray(y).view(np.uint16).astype(np.int32)
+    return np.where(bits < 0x8000, bits, 0x8000 - bits)

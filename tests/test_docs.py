@@ -12,7 +12,8 @@ import onepass as op
 
 # What `onepass` offers so far.
 NAMES = {
-    "layer_norm", "batch_norm", "moments", "Moments", "standardize",
+    "layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm", "add_layer_norm", "add_rms_norm",
+    "moments", "Moments", "standardize",
     "set_num_threads", "get_num_threads", "num_threads",
     "isa", "available_isas", "use_isa", "show_config",
 }  # fmt: skip

@@ -16,9 +16,21 @@ def x_of(shape=(6, 4), dtype=F32):
     return np.random.default_rng(0).standard_normal(shape).astype(dtype)
 
 
+def with_residual(norm):
+    """The normalized sum of x and zeros."""
+
+    def add(x, *args, **kwargs):
+        return norm(x, np.zeros_like(np.asarray(x)), *args, **kwargs)[0]
+
+    return add
+
+
 # Each norm on x, with everything else left to its defaults.
 NORMS = {
     "layer_norm": op.layer_norm,
+    "rms_norm": op.rms_norm,
+    "add_layer_norm": with_residual(op.add_layer_norm),
+    "add_rms_norm": with_residual(op.add_rms_norm),
     "batch_norm": lambda x, *args, **kwargs: op.batch_norm(x, *args, **{"training": True, **kwargs}),
     "standardize": op.standardize,
 }
@@ -54,6 +66,7 @@ WRONG_DTYPES = {
     "datetime64": np.zeros((6, 4), "M8[s]"),
     "structured": np.zeros((6, 4), [("a", F32), ("b", F32)]),
     "swapped": x_of().astype(np.dtype(F32).newbyteorder()),
+    "swapped16": x_of().astype(np.dtype(np.float16).newbyteorder()),
     "swapped64": x_of().astype(np.dtype(F64).newbyteorder()),
 }
 
@@ -75,7 +88,7 @@ def test_x_is_not_an_array(function, x):
 def test_x_has_another_dtype(function, x):
     with raises(TypeError, "x") as caught:
         function(x)
-    for word in (str(x.dtype), "float32", "float64"):
+    for word in (str(x.dtype), "float32", "float64", "float16", "bfloat16"):
         assert word in str(caught.value)
 
 
@@ -148,12 +161,25 @@ def test_out_between_the_elements_of_x_is_fine(norm, dtype):
         assert np.array_equal(buffer[halves[1]], norm(x))
 
 
-@pytest.mark.parametrize("name", ["weight", "bias"])
-@pytest.mark.parametrize(
-    ("norm", "n"), [(op.layer_norm, 4), (NORMS["batch_norm"], 4)], ids=["layer_norm", "batch_norm"]
+PARAMETERS = {
+    "layer_norm": ("weight", "bias"),
+    "add_layer_norm": ("weight", "bias"),
+    "batch_norm": ("weight", "bias"),
+    "rms_norm": ("weight",),
+    "add_rms_norm": ("weight",),
+}
+each_norm_with_parameters = pytest.mark.parametrize(
+    ("norm", "names"), [(NORMS[norm], names) for norm, names in PARAMETERS.items()], ids=PARAMETERS
 )
-def test_weight_and_bias(norm, n, name):
-    x, out = x_of(), np.full((6, 4), 7, F32)
+
+
+@pytest.mark.parametrize(
+    ("norm", "name"),
+    [pytest.param(NORMS[n], name, id=f"{n}-{name}") for n, names in PARAMETERS.items() for name in names],
+)
+def test_weight_and_bias(norm, name):
+    x, out, n = x_of(), np.full((6, 4), 7, F32), 4
+    others = {"bias": np.ones(n, F32)} if name == "weight" else {"weight": np.ones(n, F32)}
     for error, value in [
         (TypeError, [1.0] * n),
         (TypeError, "w"),
@@ -172,25 +198,27 @@ def test_weight_and_bias(norm, n, name):
     ]:
         with raises(error, name):
             norm(x, out=out, **{name: value})
-        with raises(error, name):
-            norm(x, out=out, **{"weight": np.ones(n, F32), "bias": np.ones(n, F32), name: value})
+        if norm not in (NORMS["rms_norm"], NORMS["add_rms_norm"]):
+            with raises(error, name):
+                norm(x, out=out, **others, **{name: value})
     with raises(TypeError, name):
         norm(x.astype(F64), **{name: np.ones(n, F32)})
     assert (out == 7).all()
 
 
-def test_weight_of_several_axes():
-    x = x_of((3, 4, 5))
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "add_layer_norm", "add_rms_norm"])
+def test_weight_of_several_axes(name):
+    norm, x = NORMS[name], x_of((3, 4, 5))
     for axis, shape in (((1, 2), (4, 5)), ((2, 1), (4, 5)), ((0, 2), (3, 5)), (1, (4,))):
-        op.layer_norm(x, np.ones(shape, F32), axis=axis)
+        norm(x, np.ones(shape, F32), axis=axis)
         for wrong in (shape[::-1] if len(shape) > 1 else (5,), (*shape, 1), (int(np.prod(shape)) + 1,)):
             with raises(ValueError, "weight"):
-                op.layer_norm(x, np.ones(wrong, F32), axis=axis)
+                norm(x, np.ones(wrong, F32), axis=axis)
 
 
-@pytest.mark.parametrize("norm", [op.layer_norm, NORMS["batch_norm"]], ids=["layer_norm", "batch_norm"])
-def test_out_overlaps_weight_or_bias(norm):
-    for name, place in itertools.product(("weight", "bias"), (0, 3, 20, 22)):
+@each_norm_with_parameters
+def test_out_overlaps_weight_or_bias(norm, names):
+    for name, place in itertools.product(names, (0, 3, 20, 22)):
         buffer = np.ones(30, F32)
         with raises(ValueError, "out"):
             norm(x_of(), out=buffer[:24].reshape(6, 4), **{name: buffer[place : place + 4]})
@@ -211,8 +239,9 @@ def test_axis(function):
             function(x, axis=axis)
 
 
-@pytest.mark.parametrize("function", [op.layer_norm, op.moments], ids=["layer_norm", "moments"])
-def test_axes(function):
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "add_layer_norm", "add_rms_norm", "moments"])
+def test_axes(name):
+    function = FUNCTIONS[name]
     x = x_of((3, 4, 5))
     for axis in ((0, 3), (-4, 1), (1, 1), (1, -2), (0, 1, 2, 0)):
         with raises(ValueError, "axis"):
@@ -232,7 +261,8 @@ def test_the_channel_axis_is_one_int():
 @each_norm
 def test_eps_is_not_a_number(norm):
     out = np.full((6, 4), 7, F32)
-    for eps in ("1e-5", None, 1j, [1e-5], object()):
+    default = norm in (NORMS["rms_norm"], NORMS["add_rms_norm"])  # None says: the arithmetic's
+    for eps in ("1e-5", 1j, [1e-5], object(), *(() if default else (None,))):
         with raises(TypeError, "eps"):
             norm(x_of(), eps=eps, out=out)
     assert (out == 7).all()
@@ -348,6 +378,10 @@ def test_messages_say_what_was_and_what_was_expected():
         (lambda: op.layer_norm(x_of(), out=np.ones((4, 6), F32)), ("out", "(4, 6)", "(6, 4)")),
         (lambda: op.layer_norm(x_of(), np.ones(4)), ("weight", "float64", "float32")),
         (lambda: op.layer_norm([1.0]), ("x", "list")),
+        (lambda: op.rms_norm(x_of(), np.ones(5, F32)), ("weight", "(5,)", "(4,)")),
+        (lambda: op.add_rms_norm(x_of(), x_of((4, 6))), ("residual", "(4, 6)", "(6, 4)")),
+        (lambda: op.add_layer_norm(x_of(), x_of(dtype=F64)), ("residual", "float64", "float32")),
+        (lambda: op.add_layer_norm(x_of(), x_of(), sum_out=np.ones(3, F32)), ("sum_out", "(3,)", "(6, 4)")),
         (lambda: op.layer_norm(x_of(), axis=2), ("axis", "2")),
         (
             lambda: op.batch_norm(x_of(), running_mean=np.ones(5, F32), training=True),

@@ -4,39 +4,11 @@ import datasets
 import numpy as np
 import pytest
 import references as ref
+from layouts import AXES, normalized_shape, strided
 
 import onepass as op
 
 UNITS = 8
-
-AXES = [
-    ((7, 33), -1),
-    ((7, 33), 0),
-    ((7, 33), (0, 1)),
-    ((33,), 0),
-    ((5, 6, 19), (1, 2)),
-    ((5, 6, 19), (2, 1)),
-    ((5, 6, 19), (-1, -2)),
-    ((5, 6, 19), 1),
-    ((5, 6, 19), (0, 2)),
-    ((5, 6, 19), (0, 1)),
-    ((5, 6, 19), (0, 1, 2)),
-    ((4, 10, 5, 6), 1),
-    ((4, 10, 5, 6), -3),
-    ((4, 10, 5, 6), (1, 2, 3)),
-    ((4, 10, 5, 6), (3, 1)),
-    ((4, 10, 5, 6), (0, 2)),
-    ((4, 10, 5, 6), (0, 3)),
-    ((4, 10, 5, 6), (0, 1, 2, 3)),
-    ((2, 3, 4, 5, 6), (4, 0, 2)),
-    ((1, 17, 1), 1),
-    ((6, 1), -1),
-    ((1, 1, 1), (0, 2)),
-]
-
-
-def normalized_shape(shape, axis):
-    return tuple(shape[a] for a in ref.axes_of(axis, len(shape)))
 
 
 @pytest.mark.parametrize("name", datasets.HARD)
@@ -165,22 +137,6 @@ def test_the_order_of_axes_does_not_matter(dtype):
     expected = op.layer_norm(x, weight, bias, axis=(1, 2))
     for axis in ((2, 1), (-1, 1), (-2, -1), (-1, -2), (np.int64(2), np.int32(1))):
         assert np.array_equal(op.layer_norm(x, weight, bias, axis=axis), expected), axis
-
-
-def strided(x):
-    """x's values under other strides, by name."""
-    wider = np.zeros([2 * n for n in x.shape], x.dtype)
-    wider[tuple(slice(1, None, 2) for _ in x.shape)] = x
-    yield "every second element", wider[tuple(slice(1, None, 2) for _ in x.shape)]
-    longer = np.zeros((*x.shape[:-1], x.shape[-1] + 3), x.dtype)
-    longer[..., 1:-2] = x
-    yield "padded rows", longer[..., 1:-2]
-    yield "Fortran", np.array(x, order="F")
-    for axis in range(x.ndim):
-        yield f"axis {axis} reversed", np.flip(np.flip(x, axis).copy(), axis)
-    yield "all reversed", np.flip(np.flip(x).copy())
-    if x.ndim > 2:
-        yield "first two axes swapped", np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1)
 
 
 def test_strides_of_x(dtype, each_isa):

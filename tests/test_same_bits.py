@@ -43,6 +43,24 @@ def layer_norm(axis=-1):
     return run
 
 
+def rms_norm(axis=-1):
+    def run(x, out):
+        axes = axis if isinstance(axis, tuple) else (axis,)
+        weight, _ = parameters(x.dtype, tuple(x.shape[a] for a in axes))
+        return op.rms_norm(x, weight, axis=axis, eps=1e-5, out=out, return_stats=True)
+
+    return run
+
+
+def add_norm(norm, axis=-1):
+    def run(x, out):
+        weight, bias = parameters(x.dtype, x.shape[axis])
+        given = (weight, bias) if norm is op.add_layer_norm else (weight,)
+        return norm(x, x * x.dtype.type(0.3), *given, axis=axis, eps=1e-5, out=out)
+
+    return run
+
+
 def batch_norm(axis=1, training=True):
     def run(x, out):
         c = x.shape[axis]
@@ -83,6 +101,19 @@ CASES = [
     Case("layer_norm over narrow columns", (7, 20_001, 5), layer_norm(1), 0, rows=True),
     Case("layer_norm over everything", (1001, 1003), layer_norm((0, 1)), 0),
     Case("layer_norm over the first and last", (50, 60, 70), layer_norm((0, 2)), 1),
+    *[
+        Case("rms_norm", shape, rms_norm(), 0, rows=True)
+        for shape in ((1024, 1024), (65536, 64), (3001, 257), (3, 400_003))
+    ],
+    Case("rms_norm images", (500, 5, 19, 13), rms_norm((1, 2, 3)), 0, rows=True),
+    Case("rms_norm over channels", (64, 128, 16, 16), rms_norm(1), 0, rows=True),
+    Case("rms_norm over columns", (3001, 257), rms_norm(0), 1),
+    *[
+        Case(norm.__name__, shape, add_norm(norm), 0, rows=True)
+        for norm in (op.add_layer_norm, op.add_rms_norm)
+        for shape in ((3001, 257), (3, 400_003))
+    ],
+    Case("add_layer_norm over channels", (16, 65, 17, 9), add_norm(op.add_layer_norm, 1), 0, rows=True),
     *[
         Case(
             f"batch_norm {'training' if training else 'inference'}",
@@ -264,6 +295,7 @@ def test_place_in_the_batch(case, dtype):
 STREAMED = [
     Case("layer_norm", (9001, 1999), layer_norm(), 0),
     Case("layer_norm images", (20_001, 7, 129), layer_norm((1, 2)), 0),
+    Case("rms_norm", (9001, 1999), rms_norm(), 0),
     Case("batch_norm inference", (9001, 1999), batch_norm(1, False), 0),
     Case("batch_norm inference", (70, 33, 99, 79), batch_norm(1, False), 0),
     Case("batch_norm inference", (200_003, 91), batch_norm(1, False), 0),

@@ -28,6 +28,14 @@ y, mu, rstd = op.layer_norm(x, weight=weight, axis=-1, return_stats=True)
 total: float = float(mu.sum() + rstd.sum())
 y = op.layer_norm(array.array("f", [1.0, 2.0]))
 
+y = op.rms_norm(x)
+y = op.rms_norm(x, weight, axis=(0, 1), eps=None, out=y)
+y, rstd = op.rms_norm(x, weight=weight, eps=1e-6, return_stats=True)
+y, total_of_two = op.add_layer_norm(x, y, weight, bias, axis=-1, eps=0, out=x, sum_out=y)
+y, total_of_two = op.add_rms_norm(x, residual=y, weight=weight, eps=None, sum_out=x)
+half: npt.NDArray[np.float16] = x.astype(np.float16)
+half = op.layer_norm(half, weight)
+
 y = op.batch_norm(x, weight, bias, running_mean=mean, running_var=var)
 y = op.batch_norm(x, training=True, momentum=0.01, running_ddof=0, axis=-1, eps=0)
 y, mu, rstd = op.batch_norm(x, training=True, return_stats=True)
@@ -44,6 +52,7 @@ y, m = op.standardize(x, return_moments=True)
 
 def flags(stats: bool) -> None:
     op.layer_norm(x, return_stats=stats)
+    op.rms_norm(x, return_stats=stats)
     op.batch_norm(x, training=True, return_stats=stats)
     op.standardize(x, return_moments=stats)
 
@@ -79,6 +88,13 @@ op.standardize(x, 0)
 op.set_num_threads("two")
 op.use_isa(3)
 op.rms_norms(x)
+op.layer_norm(x, eps=None)
+op.rms_norm(x, bias=x)
+op.rms_norm(x, None, -1)
+y2, mean2, rstd2 = op.rms_norm(x, return_stats=True)
+op.add_rms_norm(x)
+s2: str = op.add_rms_norm(x, x)
+op.add_layer_norm(x, x, return_stats=True)
 n1: str = op.get_num_threads()
 """
 

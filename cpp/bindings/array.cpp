@@ -41,7 +41,7 @@ Array view_of(const char* name, py::object object) {
         a.dtype = Dtype::f64;
     } else if (native && descr->type_num == NPY_FLOAT16) {
         a.dtype = Dtype::f16;
-    } else if (is_bfloat16(descr)) {
+    } else if (native && is_bfloat16(descr)) {
         a.dtype = Dtype::bf16;
     } else {
         const std::string dtype = py::str(py::handle(proxy->descr));

@@ -1,6 +1,7 @@
 #include "bindings/row_norm.hpp"
 
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "bindings/layout.hpp"
@@ -77,7 +78,7 @@ py::object row_norm(const RowNorm& call) {
         require_weight_dtype(name, *array, x.dtype);
         require_shape(name, *array, axes, normalized, "the shape of x along axis");
     }
-    const double eps = call.eps.is_none() ? default_eps(x.dtype) : real("eps", call.eps);
+    const double eps = call.eps.is_none() && !call.centered ? default_eps(x.dtype) : real("eps", call.eps);
     const bool stats = truth("return_stats", call.return_stats);
     const Array out = output("out", call.out, x);
     Array sum;
@@ -101,12 +102,23 @@ py::object row_norm(const RowNorm& call) {
     } else {
         const Array w = in_arithmetic(weight), b = in_arithmetic(bias);
         const Array operands[] = {x, out, residual, sum};
-        const Layout at(operands, adds ? 4 : 2, reduced, adds ? Wanted::rows : Wanted::rows_and_columns);
+        // Only rows are added and normalized in one go; for columns, whose bits are their own, the sum comes first.
+        const Layout plain(operands, 2, reduced, Wanted::rows_and_columns);
+        const bool fused = adds && plain.view.kind == Kind::rows;
+        if (adds && !fused) py::module_::import("numpy").attr("add")(x.object, residual.object, sum.object);
+        std::optional<Layout> added;
+        if (fused) {
+            added.emplace(operands, 4, reduced, Wanted::rows);
+        } else if (adds) {
+            const Array of_sum[] = {sum, out};
+            added.emplace(of_sum, 2, reduced, Wanted::rows_and_columns);
+        }
+        const Layout& at = added ? *added : plain;
         visit(x.dtype, [&](auto* type) {
-            run<std::remove_pointer_t<decltype(type)>>(at, adds, w, b, eps, call.centered, mean, rstd);
+            run<std::remove_pointer_t<decltype(type)>>(at, fused, w, b, eps, call.centered, mean, rstd);
         });
         at.finish(Y);
-        if (adds) at.finish(SUM);
+        if (fused) at.finish(SUM);
     }
     const auto given_or = [](py::handle given, const Array& made) {
         return given.is_none() ? made.object : py::reinterpret_borrow<py::object>(given);

@@ -117,9 +117,9 @@ class Solver {
   private:
     // An array whose elements lie on cache lines where the results' do, so that one cut into lines fits both.
     T* cut_beside(Cutter& cutter, index n) const {
-        constexpr auto LINE = std::uintptr_t(Scratch::LINE);
-        T* array = cutter.cut<T>(n + index(LINE / sizeof(T)));
-        return array ? array + reinterpret_cast<std::uintptr_t>(p.y) % LINE / sizeof(S) : nullptr;
+        constexpr auto LINE = std::uintptr_t(Scratch::LINE), HELD = LINE / sizeof(T);
+        T* array = cutter.cut<T>(n + index(HELD));
+        return array ? array + reinterpret_cast<std::uintptr_t>(p.y) % LINE / sizeof(S) % HELD : nullptr;
     }
 
     // An array `quarter` quarters of a page off x: rows of x that are pages apart fill one set of the first-level cache,
