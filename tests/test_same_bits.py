@@ -73,6 +73,22 @@ def batch_norm(axis=1, training=True):
     return run
 
 
+def group_norm(groups, axis=1):
+    def run(x, out):
+        weight, bias = parameters(x.dtype, x.shape[axis])
+        return op.group_norm(x, groups, weight, bias, axis=axis, out=out, return_stats=True)
+
+    return run
+
+
+def instance_norm(axis=1):
+    def run(x, out):
+        weight, bias = parameters(x.dtype, x.shape[axis])
+        return op.instance_norm(x, weight, bias, axis=axis, out=out, return_stats=True)
+
+    return run
+
+
 def moments(axis):
     def run(x, out):
         m = op.moments(x, axis)
@@ -101,6 +117,11 @@ CASES = [
     Case("layer_norm over narrow columns", (7, 20_001, 5), layer_norm(1), 0, rows=True),
     Case("layer_norm over everything", (1001, 1003), layer_norm((0, 1)), 0),
     Case("layer_norm over the first and last", (50, 60, 70), layer_norm((0, 2)), 1),
+    Case("group_norm", (16, 64, 28, 28), group_norm(8), 0, rows=True),
+    Case("group_norm of few", (3000, 12), group_norm(3), 0, rows=True),
+    Case("group_norm channels last", (16, 28, 28, 64), group_norm(8, -1), 0, rows=True),
+    Case("instance_norm", (30, 33, 19, 13), instance_norm(), 0, rows=True),
+    Case("instance_norm channels last", (30, 19, 13, 33), instance_norm(-1), 0, rows=True),
     *[
         Case("rms_norm", shape, rms_norm(), 0, rows=True)
         for shape in ((1024, 1024), (65536, 64), (3001, 257), (3, 400_003))
