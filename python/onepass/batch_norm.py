@@ -30,8 +30,8 @@ def batch_norm(
     weight, bias : array of shape (channels,), optional
         Of x's dtype, or float32 where x has 16 bits; either may be given without the other.
     running_mean, running_var : array of shape (channels,), optional
-        float32 (float64 where x is), any stride. ``training=False`` normalizes with them and needs both; ``training=True`` updates in
-        place what is given: ``r = (1 - momentum) * r + momentum * batch``.
+        float32 (float64 where x is), any stride. ``training=False`` normalizes with them and needs both;
+        ``training=True`` updates in place what is given: ``r = (1 - momentum) * r + momentum * batch``.
     training : bool
         Normalize with the batch's own mean and biased variance.
     momentum : float
