@@ -67,7 +67,7 @@ template <bool WHOLE, bool FIRST, bool RANGED, bool CENTERED, class S>
 ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows) {
     using T = Arith<S>;
     index at[CHUNK];
-    for (index i = 0; i < CHUNK; ++i) at[i] = (i < rows ? a.which ? a.which[row + i] : row + i : 0) * a.stride;
+    for (index i = 0; i < CHUNK; ++i) at[i] = (i < rows ? row + i : 0) * a.stride;
     const Vec<T> share = splat(T(rows) / T(row + rows)), spread = splat(T(row) * (T(rows) / T(row + rows)));
     each_vector<T>(a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
         const S* x = a.x + j;

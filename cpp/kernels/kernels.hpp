@@ -92,7 +92,6 @@ struct RowsMoments {
 template <class S>
 struct ColumnsMoments {
     const S* x;
-    const index* which;   // rows, or null: the first ones
     index rows, cols, stride;
     bool centered;
     const Arith<S>*before, *after;

@@ -194,7 +194,7 @@ class Solver {
     void column_moments(const Team& team, bool ranged) {
         const index tiles = ceil_div(cols_, TILE), tasks = blocks_ * tiles;
         const auto block = [&](const S* x, index rows, index stride, index from, index n, index at) {
-            k.columns_moments({x, nullptr, rows, n, stride, p.centered, ranged ? wide_.before + from : nullptr,
+            k.columns_moments({x, rows, n, stride, p.centered, ranged ? wide_.before + from : nullptr,
                                ranged ? wide_.after + from : nullptr, pivot_ + at, low_ + at, m2_ + at});
         };
         team.each(tasks, [&](index task) {
