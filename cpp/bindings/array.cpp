@@ -117,6 +117,23 @@ Array input(const char* name, py::handle object) {
     return view_of(name, std::move(array));
 }
 
+py::object input_bool(const char* name, py::handle object) {
+    constexpr int NPY_BOOL = 0;
+    auto& api = py::detail::npy_api::get();
+    py::object array;
+    if (api.PyArray_Check_(object.ptr()))
+        array = py::reinterpret_borrow<py::object>(object);
+    else if (offers_memory(object))
+        array = numpy().attr("asarray")(object);
+    if (!array || !api.PyArray_Check_(array.ptr()))
+        throw py::type_error(std::string(name) + " is " + type_name(object) + "; expected a NumPy array of bool");
+    const auto* proxy = py::detail::array_proxy(array.ptr());
+    if (py::detail::array_descriptor_proxy(proxy->descr)->type_num != NPY_BOOL)
+        throw py::type_error(std::string(name) + " has dtype " + std::string(py::str(py::handle(proxy->descr))) +
+                             "; expected bool");
+    return array;
+}
+
 Array optional_input(const char* name, py::handle object) { return object.is_none() ? Array{} : input(name, object); }
 
 namespace {
@@ -189,6 +206,18 @@ Array in_arithmetic(const Array& array) {
         kernels<S>().widen(dense.as<const S>(), wide.as<Arith<S>>(), dense.size);
     });
     return wide;
+}
+
+Array input_weight(const char* name, py::handle object, const Array& x, int ndim, const index* shape, const char* what) {
+    const Array array = optional_input(name, object);
+    if (!array) return array;
+    require_weight_dtype(name, array, x.dtype);
+    require_shape(name, array, ndim, shape, what);
+    return array;
+}
+
+py::object given_or(py::handle given, const Array& made) {
+    return given.is_none() ? made.object : py::reinterpret_borrow<py::object>(given);
 }
 
 void require_writeable(const char* name, const Array& array) {

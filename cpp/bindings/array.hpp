@@ -63,6 +63,9 @@ Array input(const char* name, py::handle object);
 // The same where None is allowed and gives an empty Array.
 Array optional_input(const char* name, py::handle object);
 
+// A boolean array argument, of any shape.
+py::object input_bool(const char* name, py::handle object);
+
 // A new C-contiguous array; of a dtype that is NumPy's own where there is no array like it.
 Array fresh(const Array& like);
 Array fresh(const Array& like, int ndim, const index* shape);
@@ -84,6 +87,12 @@ void require_weight_dtype(const char* name, const Array& array, Dtype x);
 // The same contiguous, and in the dtype of the arithmetic.
 Array in_arithmetic(const Array& array);
 void require_writeable(const char* name, const Array& array);
+
+// A weight or a bias, optional, of this shape, checked; `what` says whose shape that is.
+Array input_weight(const char* name, py::handle object, const Array& x, int ndim, const index* shape, const char* what);
+
+// What a function returns for an output: the object that was given, or the array that was made.
+py::object given_or(py::handle given, const Array& made);
 
 // The array to write to: `object` if it is not None, checked, else a new one. It may be x itself, or the other input.
 Array output(const char* name, py::handle object, const Array& x, const Array* other = nullptr);

@@ -1,8 +1,9 @@
-// Batch norm: the statistics of every axis but the channels', and the running statistics.
+// Batch norm and its gradient: the statistics of every axis but the channels', and the running statistics.
 //
 //   r = (1 - momentum) r + momentum * batch,   the batch variance M2 / (count - running_ddof)
 #include <vector>
 
+#include "bindings/cells.hpp"
 #include "bindings/layout.hpp"
 #include "bindings/register.hpp"
 #include "plan/groups.hpp"
@@ -25,6 +26,30 @@ void update(const Array& running, double momentum, const std::vector<double>& ba
     }
 }
 
+// The batch's moments, on their way into the running statistics.
+struct Batch {
+    std::vector<double> mean, low, m2;
+
+    explicit Batch(index channels) {
+        for (auto* values : {&mean, &low, &m2}) values->resize(static_cast<std::size_t>(channels));
+    }
+    MomentsOut out() { return {mean.data(), low.data(), m2.data()}; }
+    void enter(const Running& running, double count) {
+        for (std::size_t c = 0; c < mean.size(); ++c) {
+            mean[c] += low[c];
+            m2[c] /= count - running.ddof;
+        }
+        for (const auto& [array, values] :
+             {std::pair<const Array*, const std::vector<double>*>{&running.mean, &mean}, {&running.var, &m2}}) {
+            if (!*array) continue;
+            if (array->dtype == Dtype::f64)
+                update<double>(*array, running.momentum, *values);
+            else
+                update<float>(*array, running.momentum, *values);
+        }
+    }
+};
+
 template <class S>
 void run(const Layout& at, const Array& weight, const Array& bias, const Running& running, double eps, const Array& mean,
          const Array& rstd) {
@@ -35,68 +60,87 @@ void run(const Layout& at, const Array& weight, const Array& bias, const Running
     p.how = {0, eps};
     p.mean = mean.as<T>();
     p.rstd = rstd.as<T>();
-    const auto channels = static_cast<std::size_t>(p.groups);
-    std::vector<double> means, lows, m2s;
     const bool updates = running.training && (running.mean || running.var);
+    Batch batch(updates ? p.groups : 0);
     if (updates) {
-        for (auto* values : {&means, &lows, &m2s}) values->resize(channels);
-        p.moments = {means.data(), lows.data(), m2s.data()};
+        p.moments = batch.out();
     } else if (!running.training) {
         p.given_mean = running.mean.as<const T>();
         p.given_var = running.var.as<const T>();
     }
     const py::gil_scoped_release release;
     solve(p);
-    if (!updates) return;
-    const double freedom = double(p.rows) * double(p.span) - running.ddof;
-    for (std::size_t c = 0; c < channels; ++c) {
-        means[c] += lows[c];
-        m2s[c] /= freedom;
-    }
-    if (running.mean) update<T>(running.mean, running.momentum, means);
-    if (running.var) update<T>(running.var, running.momentum, m2s);
+    if (updates) batch.enter(running, double(p.rows) * double(p.span));
 }
 
-void check_running(const char* name, const Array& array, const Array& x, index channels, bool training) {
+// The statistics of the valid elements; all elements normalized.
+void run_masked(const Array& x, const Array& out, int axis, const Mask& mask, const Array& weight, const Array& bias,
+                const Running& running, double eps, const Array& mean, const Array& rstd) {
+    const bool direct = out.contiguous() && out.aligned();
+    CellCall call = cells_of(x, {}, direct ? out : fresh(out), axis, true, 1);
+    call.weighing.mask = mask.data;
+    call.weight = weight;
+    call.bias = bias;
+    call.how = {0, eps};
+    call.mean = mean;
+    call.rstd = rstd;
+    Batch batch(call.channels);
+    call.moments = batch.out();
+    run(call);
+    if (mask.valid > 0) batch.enter(running, double(mask.valid));
+    if (!direct) assign(out, call.y);
+}
+
+constexpr const char* A_CHANNEL = "one element a channel";
+
+void check_running(const char* name, const Array& array, const Array& x, index channels, bool written) {
     if (!array) return;
     if (array.dtype != arith_of(x.dtype))
         throw py::type_error(std::string(name) + " has dtype " + name_of(array.dtype) + "; expected " +
                              name_of(arith_of(x.dtype)) + ", as x is " + name_of(x.dtype));
-    require_shape(name, array, 1, &channels, "one element a channel");
+    require_shape(name, array, 1, &channels, A_CHANNEL);
     if (!array.aligned())
         throw py::value_error(std::string(name) + " is not aligned to its dtype; expected an aligned array");
-    if (training) require_writeable(name, array);
+    if (written) require_writeable(name, array);
+}
+
+void check_running(const Running& running, const Array& x, index channels, bool written) {
+    check_running("running_mean", running.mean, x, channels, written);
+    check_running("running_var", running.var, x, channels, written);
+    if (!running.training && !(running.mean && running.var))
+        throw py::value_error(std::string(running.mean ? "running_var" : "running_mean") +
+                              " is None; expected an array where training=False (or pass training=True)");
+}
+
+Mask channel_mask(py::handle mask, const Array& x, int axis) {
+    index shape[MAX_NDIM];
+    const int ndim = without_axis(x, axis, shape);
+    return input_mask(mask, ndim, shape, "the shape of x without its channel axis");
 }
 
 py::object batch_norm(py::handle x_arg, py::handle weight_arg, py::handle bias_arg, py::handle mean_arg, py::handle var_arg,
                       py::handle training_arg, py::handle momentum_arg, py::handle ddof_arg, py::handle axis_arg,
-                      py::handle eps_arg, py::handle out_arg, py::handle return_stats) {
+                      py::handle eps_arg, py::handle mask_arg, py::handle out_arg, py::handle return_stats) {
     const Array x = input("x", x_arg);
     const int axis = parse_axis(axis_arg, x.ndim);
     const index channels = x.shape[axis];
     bool reduced[MAX_NDIM];
     for (int i = 0; i < x.ndim; ++i) reduced[i] = i != axis;
 
-    Array weight = optional_input("weight", weight_arg), bias = optional_input("bias", bias_arg);
-    for (const auto& [name, array] : {std::pair<const char*, Array*>{"weight", &weight}, {"bias", &bias}}) {
-        if (!*array) continue;
-        require_weight_dtype(name, *array, x.dtype);
-        require_shape(name, *array, 1, &channels, "one element a channel");
-    }
+    Array weight = input_weight("weight", weight_arg, x, 1, &channels, A_CHANNEL);
+    Array bias = input_weight("bias", bias_arg, x, 1, &channels, A_CHANNEL);
     Running running = {optional_input("running_mean", mean_arg), optional_input("running_var", var_arg),
                        truth("training", training_arg), real("momentum", momentum_arg), real("running_ddof", ddof_arg)};
-    check_running("running_mean", running.mean, x, channels, running.training);
-    check_running("running_var", running.var, x, channels, running.training);
+    check_running(running, x, channels, running.training);
     const double eps = real("eps", eps_arg);
     const bool stats = truth("return_stats", return_stats);
-    if (!running.training && !(running.mean && running.var))
-        throw py::value_error(std::string(running.mean ? "running_var" : "running_mean") +
-                              " is None; expected an array where training=False (or pass training=True)");
-    const index count = channels == 0 ? 0 : x.size / channels;
-    if (running.training && running.var && x.size != 0 && !(double(count) > running.ddof))
-        throw py::value_error("x has " + std::to_string(count) + " element" + (count == 1 ? "" : "s") +
-                              " a channel; updating running_var with running_ddof=" + std::string(py::str(ddof_arg)) +
-                              " expects more than that");
+    const Mask mask = channel_mask(mask_arg, x, axis);
+    const index all = channels == 0 ? 0 : x.size / channels, count = mask.data ? mask.valid : all;
+    // A batch without a valid element leaves the running statistics alone.
+    if (running.training && running.var && x.size != 0 && !(double(count) > running.ddof) && !(mask.data && count == 0))
+        throw py::value_error("x has " + std::to_string(count) + (mask.data ? " unmasked" : "") + " element" +
+                              (count == 1 ? "" : "s") + " a channel; updating running_var with running_ddof=" +
+                              std::string(py::str(ddof_arg)) + " expects more than that");
     const Array out = output("out", out_arg, x);
     const std::pair<const char*, const Array*> inputs[] = {
         {"weight", &weight}, {"bias", &bias}, {"running_mean", &running.mean}, {"running_var", &running.var}};
@@ -123,15 +167,43 @@ py::object batch_norm(py::handle x_arg, py::handle weight_arg, py::handle bias_a
             running.mean = contiguous_copy(running.mean);
             running.var = contiguous_copy(running.var);
         }
-        const Array operands[] = {x, out};
-        const Layout at(operands, 2, reduced, Wanted::all);
-        visit(x.dtype,
-              [&](auto* type) { run<std::remove_pointer_t<decltype(type)>>(at, weight, bias, running, eps, mean, rstd); });
-        at.finish(1);
+        if (mask.data && running.training) {
+            run_masked(x, out, axis, mask, weight, bias, running, eps, mean, rstd);
+        } else {
+            const Array operands[] = {x, out};
+            const Layout at(operands, 2, reduced, Wanted::all);
+            visit(x.dtype, [&](auto* type) {
+                run<std::remove_pointer_t<decltype(type)>>(at, weight, bias, running, eps, mean, rstd);
+            });
+            at.finish(1);
+        }
     }
-    py::object result = out_arg.is_none() ? out.object : py::reinterpret_borrow<py::object>(out_arg);
+    const py::object result = given_or(out_arg, out);
     if (!stats) return result;
     return py::make_tuple(result, mean.object, rstd.object);
+}
+
+py::tuple batch_norm_backward(py::handle dy_arg, py::handle x_arg, py::handle weight_arg, py::handle mean_arg,
+                              py::handle var_arg, py::handle training_arg, py::handle axis_arg, py::handle eps_arg,
+                              py::handle mask_arg) {
+    const Array x = input("x", x_arg), dy = input_dy(dy_arg, x);
+    const int axis = parse_axis(axis_arg, x.ndim);
+    const index channels = x.shape[axis];
+    const Array weight = input_weight("weight", weight_arg, x, 1, &channels, A_CHANNEL);
+    const Running running = {optional_input("running_mean", mean_arg), optional_input("running_var", var_arg),
+                             truth("training", training_arg), 0, 0};
+    check_running(running, x, channels, false);
+    const double eps = real("eps", eps_arg);
+    const Mask mask = channel_mask(mask_arg, x, axis);
+    CellCall call = cells_of(x, dy, {}, axis, true, 1);
+    call.weight = in_arithmetic(weight);
+    call.how = {0, eps};
+    call.weighing.mask = mask.data;
+    if (!running.training) {
+        call.given_mean = contiguous_copy(running.mean);
+        call.given_var = contiguous_copy(running.var);
+    }
+    return run_backward(call);
 }
 
 }   // namespace
@@ -139,7 +211,10 @@ py::object batch_norm(py::handle x_arg, py::handle weight_arg, py::handle bias_a
 void register_batch_norm(py::module_& m) {
     m.def("batch_norm", batch_norm, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("running_mean"),
           py::arg("running_var"), py::arg("training"), py::arg("momentum"), py::arg("running_ddof"), py::arg("axis"),
-          py::arg("eps"), py::arg("out"), py::arg("return_stats"));
+          py::arg("eps"), py::arg("mask"), py::arg("out"), py::arg("return_stats"));
+    m.def("batch_norm_backward", batch_norm_backward, py::arg("dy"), py::arg("x"), py::arg("weight"),
+          py::arg("running_mean"), py::arg("running_var"), py::arg("training"), py::arg("axis"), py::arg("eps"),
+          py::arg("mask"));
 }
 
 }   // namespace onepass

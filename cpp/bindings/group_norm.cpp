@@ -1,4 +1,5 @@
-// Group norm, and instance norm: group norm with a group for each channel.
+// Group norm, and instance norm: group norm with a group for each channel. Their masked forms, and their gradients.
+#include "bindings/cells.hpp"
 #include "bindings/layout.hpp"
 #include "bindings/register.hpp"
 #include "plan/groups.hpp"
@@ -8,9 +9,11 @@ namespace onepass {
 namespace {
 
 struct GroupNorm {
-    py::handle x, weight, bias, axis, eps, out, return_stats;
+    py::handle x, weight, bias, axis, eps, mask, out, return_stats;
     py::handle num_groups;   // None: as many as there are channels
 };
+
+constexpr const char* A_CHANNEL = "one element a channel";
 
 struct Problem {
     Array x, out, weight, bias, mean, rstd;
@@ -87,25 +90,51 @@ index parse_groups(py::handle num_groups, index channels) {
     return groups;
 }
 
-py::object group_norm(const GroupNorm& call) {
-    const bool instance = call.num_groups.is_none();
-    Array x = input("x", call.x);
+int parse_channel_axis(py::handle axis_arg, const Array& x, bool instance) {
     if (x.ndim < (instance ? 3 : 2))
         throw py::value_error("x has shape " + shape_text(x.ndim, x.shape) + "; expected (samples, channels, " +
                               (instance ? "at least one spatial axis)" : "any spatial axes)") + ", or channels last");
-    const int axis = parse_axis(call.axis, x.ndim);
+    const int axis = parse_axis(axis_arg, x.ndim);
     if (axis == 0) throw py::value_error("axis is 0, the samples' axis; expected that of the channels, 1 or -1");
+    return axis;
+}
+
+Mask sample_mask(py::handle mask, const Array& x, int axis) {
+    index shape[MAX_NDIM];
+    const int ndim = without_axis(x, axis, shape);
+    return input_mask(mask, ndim, shape, "the shape of x without its channel axis");
+}
+
+// Channels are first or last; an axis in between moves to the front.
+Array channels_in_front(const Array& x, int axis) {
+    return input("array", py::module_::import("numpy").attr("moveaxis")(x.object, axis, 1));
+}
+
+void masked(Problem& p, int axis, const Mask& mask) {
+    const bool direct = p.out.contiguous() && p.out.aligned();
+    CellCall call = cells_of(p.x, {}, direct ? p.out : fresh(p.out), axis, false, p.channels / p.groups);
+    call.weighing.mask = mask.data;
+    call.weight = p.weight;
+    call.bias = p.bias;
+    call.how = {0, p.eps};
+    call.mean = p.mean;
+    call.rstd = p.rstd;
+    run(call);
+    if (!direct) assign(p.out, call.y);
+}
+
+py::object group_norm(const GroupNorm& call) {
+    const bool instance = call.num_groups.is_none();
+    Array x = input("x", call.x);
+    int axis = parse_channel_axis(call.axis, x, instance);
     const index channels = x.shape[axis], groups = parse_groups(call.num_groups, channels);
-    const Array weight = optional_input("weight", call.weight), bias = optional_input("bias", call.bias);
-    for (const auto& [name, array] : {std::pair<const char*, const Array*>{"weight", &weight}, {"bias", &bias}}) {
-        if (!*array) continue;
-        require_weight_dtype(name, *array, x.dtype);
-        require_shape(name, *array, 1, &channels, "one element a channel");
-    }
+    const Array weight = input_weight("weight", call.weight, x, 1, &channels, A_CHANNEL);
+    const Array bias = input_weight("bias", call.bias, x, 1, &channels, A_CHANNEL);
     const double eps = real("eps", call.eps);
     const bool stats = truth("return_stats", call.return_stats);
+    const Mask mask = sample_mask(call.mask, x, axis);
     Array out = output("out", call.out, x);
-    const py::object result = call.out.is_none() ? out.object : py::reinterpret_borrow<py::object>(call.out);
+    const py::object result = given_or(call.out, out);
     if (!call.out.is_none()) {
         require_apart("out", out, "weight", weight);
         require_apart("out", out, "bias", bias);
@@ -126,39 +155,86 @@ py::object group_norm(const GroupNorm& call) {
         p.bias = in_arithmetic(bias);
         const bool last = axis == x.ndim - 1 && axis != 1 && p.spatial > 1 && channels > 1 && x.shape[0] * channels > 1;
         if (axis != 1 && !last) {   // in between, or nothing in between: as if first
-            const py::object moveaxis = py::module_::import("numpy").attr("moveaxis");
-            x = input("x", moveaxis(x.object, axis, 1));
-            out = input("out", moveaxis(out.object, axis, 1));
+            x = channels_in_front(x, axis);
+            out = channels_in_front(out, axis);
+            axis = 1;
         }
         p.x = x;
         p.out = out;
-        visit(x.dtype, [&](auto* type) {
-            using S = std::remove_pointer_t<decltype(type)>;
-            last ? channels_last<S>(p) : channels_first<S>(p);
-        });
+        if (mask.data)
+            masked(p, axis, mask);
+        else
+            visit(x.dtype, [&](auto* type) {
+                using S = std::remove_pointer_t<decltype(type)>;
+                last ? channels_last<S>(p) : channels_first<S>(p);
+            });
     }
     if (!stats) return result;
     return py::make_tuple(result, p.mean.object, p.rstd.object);
 }
 
-py::object bound_group_norm(py::handle x, py::handle num_groups, py::handle weight, py::handle bias, py::handle axis,
-                            py::handle eps, py::handle out, py::handle return_stats) {
-    if (num_groups.is_none()) throw py::type_error("num_groups is NoneType; expected an int");
-    return group_norm({x, weight, bias, axis, eps, out, return_stats, num_groups});
+struct GroupNormBackward {
+    py::handle dy, x, weight, axis, eps, mask;
+    py::handle num_groups;
+};
+
+py::tuple group_norm_backward(const GroupNormBackward& call) {
+    Array x = input("x", call.x), dy = input_dy(call.dy, x);
+    int axis = parse_channel_axis(call.axis, x, call.num_groups.is_none());
+    const index channels = x.shape[axis], groups = parse_groups(call.num_groups, channels);
+    const Array weight = input_weight("weight", call.weight, x, 1, &channels, A_CHANNEL);
+    const double eps = real("eps", call.eps);
+    const Mask mask = sample_mask(call.mask, x, axis);
+    const int given_axis = axis;
+    if (axis != 1 && axis != x.ndim - 1) {
+        x = channels_in_front(x, axis);
+        dy = channels_in_front(dy, axis);
+        axis = 1;
+    }
+    CellCall cells = cells_of(x, dy, {}, axis, false, channels == 0 ? 1 : channels / groups);
+    cells.weight = in_arithmetic(weight);
+    cells.how = {0, eps};
+    cells.weighing.mask = mask.data;
+    py::tuple result = run_backward(cells);
+    if (axis == given_axis) return result;
+    const Array dx = fresh(x, x.ndim, input("x", call.x).shape);
+    assign(channels_in_front(dx, given_axis), cells.y);
+    return py::make_tuple(dx.object, result[1], result[2]);
 }
 
-py::object bound_instance_norm(py::handle x, py::handle weight, py::handle bias, py::handle axis, py::handle eps,
-                               py::handle out, py::handle return_stats) {
-    return group_norm({x, weight, bias, axis, eps, out, return_stats, Py_None});
+void require_groups(py::handle num_groups) {
+    if (num_groups.is_none()) throw py::type_error("num_groups is NoneType; expected an int");
 }
 
 }   // namespace
 
 void register_group_norm(py::module_& m) {
-    m.def("group_norm", bound_group_norm, py::arg("x"), py::arg("num_groups"), py::arg("weight"), py::arg("bias"),
-          py::arg("axis"), py::arg("eps"), py::arg("out"), py::arg("return_stats"));
-    m.def("instance_norm", bound_instance_norm, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("axis"),
-          py::arg("eps"), py::arg("out"), py::arg("return_stats"));
+    const auto group = [](py::handle x, py::handle num_groups, py::handle weight, py::handle bias, py::handle axis,
+                          py::handle eps, py::handle mask, py::handle out, py::handle return_stats) {
+        require_groups(num_groups);
+        return group_norm({x, weight, bias, axis, eps, mask, out, return_stats, num_groups});
+    };
+    const auto instance = [](py::handle x, py::handle weight, py::handle bias, py::handle axis, py::handle eps,
+                             py::handle mask, py::handle out, py::handle return_stats) {
+        return group_norm({x, weight, bias, axis, eps, mask, out, return_stats, Py_None});
+    };
+    const auto group_backward = [](py::handle dy, py::handle x, py::handle num_groups, py::handle weight, py::handle axis,
+                                   py::handle eps, py::handle mask) {
+        require_groups(num_groups);
+        return group_norm_backward({dy, x, weight, axis, eps, mask, num_groups});
+    };
+    const auto instance_backward = [](py::handle dy, py::handle x, py::handle weight, py::handle axis, py::handle eps,
+                                      py::handle mask) {
+        return group_norm_backward({dy, x, weight, axis, eps, mask, Py_None});
+    };
+    m.def("group_norm", group, py::arg("x"), py::arg("num_groups"), py::arg("weight"), py::arg("bias"), py::arg("axis"),
+          py::arg("eps"), py::arg("mask"), py::arg("out"), py::arg("return_stats"));
+    m.def("instance_norm", instance, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("axis"), py::arg("eps"),
+          py::arg("mask"), py::arg("out"), py::arg("return_stats"));
+    m.def("group_norm_backward", group_backward, py::arg("dy"), py::arg("x"), py::arg("num_groups"), py::arg("weight"),
+          py::arg("axis"), py::arg("eps"), py::arg("mask"));
+    m.def("instance_norm_backward", instance_backward, py::arg("dy"), py::arg("x"), py::arg("weight"), py::arg("axis"),
+          py::arg("eps"), py::arg("mask"));
 }
 
 }   // namespace onepass

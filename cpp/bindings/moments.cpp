@@ -1,5 +1,6 @@
 #include "bindings/moments.hpp"
 
+#include "bindings/cells.hpp"
 #include "bindings/register.hpp"
 #include "plan/groups.hpp"
 #include "plan/rows.hpp"
@@ -49,15 +50,112 @@ MomentsArrays moments_of(const Array& x, const bool* reduced) {
 
 namespace {
 
-py::tuple moments(py::handle x_arg, py::handle axis) {
+py::module_ numpy() { return py::module_::import("numpy"); }
+
+// The weight of every element of x, as NumPy broadcasts it: a boolean array, or one of float64. None: all weigh 1.
+struct ElementWeights {
+    py::object array = py::none();
+    py::object count = py::none();   // where all groups have the same
+};
+
+ElementWeights parse_weights(py::handle mask_arg, py::handle weights_arg, const Array& x, const bool* reduced, int axes) {
+    ElementWeights result;
+    const py::object shape = x.object.attr("shape");
+    py::object mask;
+    if (!mask_arg.is_none()) {
+        mask = input_bool("mask", mask_arg);
+        try {
+            mask = numpy().attr("broadcast_to")(mask, shape);
+        } catch (py::error_already_set&) {
+            throw py::value_error("mask has shape " + std::string(py::str(mask.attr("shape"))) +
+                                  "; expected one that broadcasts to " + shape_text(x.ndim, x.shape) + ", the shape of x");
+        }
+        result.array = mask;
+    }
+    if (weights_arg.is_none()) return result;
+    const Array weights = input("weights", weights_arg);
+    if (weights.dtype != Dtype::f64 && weights.dtype != x.dtype)
+        throw py::type_error(std::string("weights has dtype ") + name_of(weights.dtype) + "; expected float64" +
+                             (x.dtype == Dtype::f64 ? "" : std::string(" or ") + name_of(x.dtype)) + ", as x is " +
+                             name_of(x.dtype));
+    int axis = 0;
+    while (!reduced[axis]) ++axis;
+    bool along = axes == 1 && weights.ndim == 1 && weights.shape[0] == x.shape[axis], whole = weights.ndim == x.ndim;
+    for (int i = 0; whole && i < x.ndim; ++i) whole = weights.shape[i] == x.shape[i];
+    if (!along && !whole)
+        throw py::value_error("weights has shape " + shape_text(weights.ndim, weights.shape) + "; expected " +
+                              shape_text(x.ndim, x.shape) + ", the shape of x" +
+                              (axes == 1 ? ", or " + shape_text(1, x.shape + axis) + ", its length along axis" : ""));
+    py::object wide = numpy().attr("asarray")(weights.object, py::arg("dtype") = "float64");
+    const py::object good = numpy().attr("logical_and")(numpy().attr("isfinite")(wide), wide.attr("__ge__")(0.0));
+    if (!good.attr("all")().cast<bool>())
+        throw py::value_error("weights has elements that are negative, NaN or infinite; expected finite ones, 0 or more");
+    if (along && !whole) {
+        if (mask_arg.is_none()) result.count = numpy().attr("sum")(wide);
+        py::tuple at(static_cast<std::size_t>(x.ndim));
+        for (int i = 0; i < x.ndim; ++i) at[static_cast<std::size_t>(i)] = i == axis ? x.shape[axis] : 1;
+        wide = numpy().attr("broadcast_to")(wide.attr("reshape")(at), shape);
+    } else if (x.ndim == 1 && mask_arg.is_none()) {
+        result.count = numpy().attr("sum")(wide);
+    }
+    result.array = mask ? numpy().attr("where")(mask, wide, 0.0) : wide;
+    return result;
+}
+
+// Reduced axes in front of all others are columns; of any other choice, groups become rows.
+py::tuple weighted_moments(const Array& x, const bool* reduced, const ElementWeights& weights, bool skipna) {
+    MomentsArrays m = fresh_moments(x, reduced);
+    const Array count = fresh(Dtype::f64, m.mean.ndim, m.mean.shape);
+    if (x.size != 0) {
+        py::list order;
+        bool columns = !reduced[x.ndim - 1];
+        for (int i = 0; i + 1 < x.ndim; ++i) columns = columns && reduced[i] >= reduced[i + 1];
+        for (const bool last : {false, true})
+            for (int i = 0; i < x.ndim; ++i)
+                if (reduced[i] == (columns ? !last : last)) order.append(i);
+        const auto dense = [&](const py::object& array) {
+            return py::object(numpy().attr("ascontiguousarray")(array.attr("transpose")(py::tuple(order))));
+        };
+        CellCall call = {};
+        call.x = input("x", dense(x.object));
+        call.samples = 1;
+        call.channels = m.mean.size;
+        call.span = x.size / m.mean.size;
+        call.channels_last = columns;
+        call.weighing.by_element = true;
+        call.weighing.skipna = skipna;
+        py::array held;
+        if (!weights.array.is_none()) {
+            held = py::reinterpret_borrow<py::array>(dense(weights.array));
+            if (held.dtype().kind() == 'b')
+                call.weighing.mask = static_cast<const std::uint8_t*>(held.data());
+            else
+                call.weighing.weights = static_cast<const double*>(held.data());
+        }
+        call.count = count.as<double>();
+        call.moments = {m.mean.as<double>(), m.low.as<double>(), m.m2.as<double>()};
+        run(call);
+    } else {
+        count.object.attr("fill")(0.0);
+    }
+    const py::object counts = weights.count.is_none() || skipna ? count.object : weights.count;
+    return py::make_tuple(counts, m.mean.object, m.low.object, m.m2.object);
+}
+
+py::tuple moments(py::handle x_arg, py::handle axis, py::handle mask, py::handle weights, py::handle skipna_arg) {
     const Array x = input("x", x_arg);
     bool reduced[MAX_NDIM];
-    parse_axes(axis, x.ndim, reduced);
-    return moments_of(x, reduced).tuple();
+    const int axes = parse_axes(axis, x.ndim, reduced);
+    const ElementWeights parsed = parse_weights(mask, weights, x, reduced, axes);
+    const bool skipna = truth("skipna", skipna_arg);
+    if (parsed.array.is_none() && !skipna) return moments_of(x, reduced).tuple();
+    return weighted_moments(x, reduced, parsed, skipna);
 }
 
 }   // namespace
 
-void register_moments(py::module_& m) { m.def("moments", moments, py::arg("x"), py::arg("axis")); }
+void register_moments(py::module_& m) {
+    m.def("moments", moments, py::arg("x"), py::arg("axis"), py::arg("mask"), py::arg("weights"), py::arg("skipna"));
+}
 
 }   // namespace onepass

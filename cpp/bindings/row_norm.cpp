@@ -72,12 +72,9 @@ py::object row_norm(const RowNorm& call) {
     index normalized[MAX_NDIM];
     for (int i = 0, k = 0; i < x.ndim; ++i)
         if (reduced[i]) normalized[k++] = x.shape[i];
-    const Array weight = optional_input("weight", call.weight), bias = optional_input("bias", call.bias);
-    for (const auto& [name, array] : {std::pair<const char*, const Array*>{"weight", &weight}, {"bias", &bias}}) {
-        if (!*array) continue;
-        require_weight_dtype(name, *array, x.dtype);
-        require_shape(name, *array, axes, normalized, "the shape of x along axis");
-    }
+    const char* whose = "the shape of x along axis";
+    const Array weight = input_weight("weight", call.weight, x, axes, normalized, whose);
+    const Array bias = input_weight("bias", call.bias, x, axes, normalized, whose);
     const double eps = call.eps.is_none() && !call.centered ? default_eps(x.dtype) : real("eps", call.eps);
     const bool stats = truth("return_stats", call.return_stats);
     const Array out = output("out", call.out, x);
@@ -120,9 +117,6 @@ py::object row_norm(const RowNorm& call) {
         at.finish(Y);
         if (fused) at.finish(SUM);
     }
-    const auto given_or = [](py::handle given, const Array& made) {
-        return given.is_none() ? made.object : py::reinterpret_borrow<py::object>(given);
-    };
     const py::object y = given_or(call.out, out);
     if (adds) return py::make_tuple(y, given_or(call.sum_out, sum));
     if (!stats) return y;

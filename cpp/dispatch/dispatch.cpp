@@ -1,5 +1,6 @@
 #include "dispatch/dispatch.hpp"
 
+#include <array>
 #include <stdexcept>
 
 namespace onepass {
@@ -23,18 +24,20 @@ bool has_v4() {
 struct Candidate {
     const char* name;
     bool (*runs_here)();
-    void (*add_rows)(Table&);
-    void (*add_columns)(Table&);
-    void (*add_ceilings)(Table&);
+    std::array<void (*)(Table&), 5> parts;   // each adds the kernels of one file
 };
 
+#define ONEPASS_PARTS(isa) {isa::add_rows, isa::add_columns, isa::add_weighted, isa::add_groups_backward, isa::add_ceilings}
+
 constexpr Candidate CANDIDATES[] = {
-    {"baseline", always, baseline::add_rows, baseline::add_columns, baseline::add_ceilings},
+    {"baseline", always, ONEPASS_PARTS(baseline)},
 #if defined(__x86_64__)
-    {"x86-64-v3", has_v3, v3::add_rows, v3::add_columns, v3::add_ceilings},
-    {"x86-64-v4", has_v4, v4::add_rows, v4::add_columns, v4::add_ceilings},
+    {"x86-64-v3", has_v3, ONEPASS_PARTS(v3)},
+    {"x86-64-v4", has_v4, ONEPASS_PARTS(v4)},
 #endif
 };
+
+#undef ONEPASS_PARTS
 
 const std::vector<Isa>& runnable() {
     static const std::vector<Isa> isas = [] {
@@ -42,9 +45,7 @@ const std::vector<Isa>& runnable() {
         for (const Candidate& candidate : CANDIDATES) {
             if (!candidate.runs_here()) continue;
             Isa isa = {candidate.name, {}};
-            candidate.add_rows(isa.table);
-            candidate.add_columns(isa.table);
-            candidate.add_ceilings(isa.table);
+            for (const auto add : candidate.parts) add(isa.table);
             found.push_back(isa);
         }
         return found;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "simd/types.hpp"
 
@@ -120,6 +121,41 @@ struct Finishing {
     T *true_mean, *rstd;
 };
 
+// Weighted moments, an element a column (of at most COLUMN_BLOCK rows), or an element a row. The weight of an element
+// stands at row * weight_row + column * weight_col, weight_col 0 or 1; of rows, 1. Elements of weight 0 do not exist, nor
+// does NaN where it is to be skipped. The mean is pivot + low.
+template <class S, class W>
+struct Weighted {
+    const S* x;
+    const W* weight;
+    index rows, cols, stride, weight_row, weight_col;
+    bool skipna;
+    const Arith<S>*before, *after;   // of Range; never null
+    double *count, *pivot, *low, *m2;
+};
+
+// Moments of x together with sum = sum(dy) and product = sum(dy (x - mean)), an element a column (of at most COLUMN_BLOCK
+// rows), or an element a row. x and dy lie alike.
+template <class S>
+struct Comoments {
+    const S *x, *dy;
+    index rows, cols, stride;
+    const Arith<S>*before, *after;   // of Range; null: all in range
+    Arith<S>*pivot, *low, *m2, *sum, *product;
+};
+
+// dx = ((dy * weight - shift) - (((x * before - mean) * after - low) * slope) * gain * before * after, its parameters an
+// element a column or an element a row; all of them given, but weight may be null. plain: without shift and slope.
+// full: low is not 0 or before and after are not 1 everywhere. x, dy and dx lie alike.
+template <class S>
+struct Gradient {
+    const S *x, *dy;
+    S* dx;
+    index rows, cols, stride;
+    const Arith<S>*mean, *low, *before, *after, *shift, *slope, *gain, *weight;
+    bool stream, plain, full;
+};
+
 template <class S>
 struct Kernels {
     void (*rows_norm)(const RowsNorm<S>&);
@@ -131,6 +167,14 @@ struct Kernels {
     void (*merge_moments)(const Blocks<double, Arith<S>>&);
     bool (*finish_groups)(const Finishing<Arith<S>>&);
     void (*widen)(const S* x, Arith<S>* y, index n);
+    void (*rows_masked)(const Weighted<S, std::uint8_t>&);
+    void (*rows_weighted)(const Weighted<S, double>&);
+    void (*columns_masked)(const Weighted<S, std::uint8_t>&);
+    void (*columns_weighted)(const Weighted<S, double>&);
+    void (*rows_comoments)(const Comoments<S>&);
+    void (*columns_comoments)(const Comoments<S>&);
+    void (*rows_gradient)(const Gradient<S>&);
+    void (*columns_gradient)(const Gradient<S>&);
 };
 
 struct Table {
@@ -144,11 +188,13 @@ struct Table {
 };
 
 // One of each for every instruction set: fills in the kernels of its file.
-#define ONEPASS_DECLARE(isa)         \
-    namespace isa {                  \
-    void add_rows(Table& table);     \
-    void add_columns(Table& table);  \
-    void add_ceilings(Table& table); \
+#define ONEPASS_DECLARE(isa)                \
+    namespace isa {                         \
+    void add_rows(Table& table);            \
+    void add_columns(Table& table);         \
+    void add_weighted(Table& table);        \
+    void add_groups_backward(Table& table); \
+    void add_ceilings(Table& table);        \
     }
 ONEPASS_DECLARE(baseline)
 #if defined(__x86_64__)

@@ -33,6 +33,28 @@ __attribute__((always_inline)) inline Moments merge(const Moments& a, const Mome
     return {count, mean.high, mean.low, a.m2 + b.m2 + delta * delta * (a.count * share)};
 }
 
+// n parts at once about their common mean, each part's mean (pivot - pivot of the first) * after + low. Parts may be empty.
+inline Moments merge_parts(const double* count, const double* pivot, const double* low, const double* m2, index n,
+                           double after) {
+    index first = 0;
+    while (first + 1 < n && count[first] == 0) ++first;
+    const double base = n ? pivot[first] : 0.0;
+    const auto mean_of = [&](index i) { return (pivot[i] - base) * after + low[i]; };
+    Moments all = {0.0, base, 0.0, 0.0};
+    double sum = 0.0;
+    for (index i = 0; i < n; ++i) {
+        all.count += count[i];
+        sum += count[i] == 0 ? 0.0 : count[i] * mean_of(i);
+    }
+    if (all.count == 0) return all;
+    all.low = sum / all.count;
+    for (index i = 0; i < n; ++i) {
+        const double d = mean_of(i) - all.low;
+        all.m2 += count[i] == 0 ? 0.0 : m2[i] + count[i] * (d * d);
+    }
+    return all;
+}
+
 // What the arithmetic type T can hold: squares of deviations are trusted while the variance lies within [tiny, huge].
 // Deviations from a mean of at least `edge` cannot be so small that their squares vanish.
 template <class T>

@@ -1,0 +1,270 @@
+// The gradient of groups that span many rows: batch, group and instance norm.
+//
+//   xhat = (x - mean) rstd,  y = xhat weight + bias
+//   dbias = sum(dy),  dweight = sum(dy xhat),  g = dy weight
+//   dx = rstd (g - mean(g) - xhat mean(g xhat))
+//
+// Only mean and rstd tie the elements of a group together: d mean = -rstd sum(g) and d rstd = rstd^2 sum(g (x - mean)), and
+// what each of both hands back to an element are the two means (Ioffe & Szegedy 2015).
+//
+// So one sweep takes, beside the moments, sum = sum(dy) and product = sum(dy (x - mean)). Parts a and b merge as
+//
+//   product = product_a + product_b + sum_a (mean_a - mean) + sum_b (mean_b - mean)
+//
+// (Chan, Golub & LeVeque 1979, for a co-moment), and a second sweep writes dx.
+// Invariant: a row is seen as a matrix of FOLD columns, so rows and columns take the same path, and which elements meet in
+// which order depends on the shape alone.
+#include "kernels/row_moments.hpp"
+#include "kernels/write.hpp"
+
+namespace onepass::ONEPASS_ISA {
+namespace {
+
+constexpr int ROWS = 8;    // of a chunk
+constexpr int FOLD = 64;   // columns that a row becomes
+
+template <class T>
+struct Sums {
+    T *pivot, *low, *m2, *sum, *product;
+};
+
+template <class T>
+struct Part {
+    Vec<T> mean, m2, sum, product;
+};
+
+template <class T>
+ONEPASS_INLINE Vec<T> sum_rows(const Vec<T> (&d)[ROWS]) {
+    return ((d[0] + d[1]) + (d[2] + d[3])) + ((d[4] + d[5]) + (d[6] + d[7]));
+}
+
+template <bool WHOLE, class S, class T, class Value, class Lanes>
+ONEPASS_INLINE Part<T> part_of(const S* dy, index stride, index rows, const Value& value, Vec<T> one, Lanes lanes) {
+    Part<T> part = {};
+    if constexpr (WHOLE) {
+        Vec<T> d[ROWS], e[ROWS];
+#pragma GCC unroll 8
+        for (int i = 0; i < ROWS; ++i) d[i] = value(i);
+        part.mean = sum_rows(d) * splat(T(1) / ROWS);
+#pragma GCC unroll 8
+        for (int i = 0; i < ROWS; ++i) {
+            d[i] = minus(d[i], part.mean, one);
+            e[i] = load(dy + i * stride, lanes);
+        }
+        part.sum = sum_rows(e);
+#pragma GCC unroll 8
+        for (int i = 0; i < ROWS; ++i) {
+            e[i] = e[i] * d[i];
+            d[i] = d[i] * d[i];
+        }
+        part.m2 = sum_rows(d);
+        part.product = sum_rows(e);
+    } else {
+        for (index i = 0; i < rows; ++i) part.mean = part.mean + value(i);
+        part.mean = part.mean * splat(T(1) / T(rows));
+        for (index i = 0; i < rows; ++i) {
+            const Vec<T> d = value(i) - part.mean, e = load(dy + i * stride, lanes);
+            part.m2 = part.m2 + d * d;
+            part.sum = part.sum + e;
+            part.product = part.product + e * d;
+        }
+    }
+    return part;
+}
+
+// Merges `rows` <= ROWS rows of all columns into the sums of the `seen` rows before them.
+template <bool WHOLE, bool RANGED, class S>
+ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows, index cols, index seen,
+                              const Arith<S>* before, const Arith<S>* after, Sums<Arith<S>> to) {
+    using T = Arith<S>;
+    const T all = T(seen + rows);
+    const Vec<T> share = splat(T(rows) / all), rest = splat(T(seen) / all), spread = splat(T(seen) * (T(rows) / all));
+    const Vec<T> one = hidden_one<T>();
+    each_vector<T>(cols, [&](index j, auto lanes) ONEPASS_FLAT {
+        const Vec<T> pivot = load(to.pivot + j, lanes);
+        const auto value = [&](index i) ONEPASS_FLAT {
+            const Vec<T> v = load(x + i * stride + j, lanes);
+            if constexpr (RANGED) return (v * load(before + j, lanes) - pivot) * load(after + j, lanes);
+            return v - pivot;
+        };
+        const Part<T> part = part_of<WHOLE>(dy + j, stride, rows, value, one, lanes);
+        const Vec<T> low = load(to.low + j, lanes), sum = load(to.sum + j, lanes), delta = part.mean - low;
+        store(to.low + j, low + delta * share, lanes);
+        store(to.m2 + j, (load(to.m2 + j, lanes) + part.m2) + delta * delta * spread, lanes);
+        store(to.product + j, (load(to.product + j, lanes) + part.product) + delta * (part.sum * rest - sum * share),
+              lanes);
+        store(to.sum + j, sum + part.sum, lanes);
+    });
+}
+
+template <bool RANGED, class S>
+ONEPASS_INLINE void add_rows_of(const S* x, const S* dy, index stride, index rows, index cols, const Arith<S>* before,
+                                const Arith<S>* after, const Sums<Arith<S>>& to) {
+    index row = 0;
+    for (; row + ROWS <= rows; row += ROWS)
+        add_chunk<true, RANGED>(x + row * stride, dy + row * stride, stride, ROWS, cols, row, before, after, to);
+    if (row < rows)
+        add_chunk<false, RANGED>(x + row * stride, dy + row * stride, stride, rows - row, cols, row, before, after, to);
+}
+
+template <bool RANGED, class S>
+void columns_comoments(const Comoments<S>& a) {
+    using T = Arith<S>;
+    const Sums<T> to = {a.pivot, a.low, a.m2, a.sum, a.product};
+    const index first = a.rows < ROWS ? 1 : ROWS;
+    const Vec<T> share = splat(T(1) / T(first));
+    each_vector<T>(a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
+        Vec<T> pivot = {};
+        for (index i = 0; i < first; ++i) {
+            Vec<T> v = load(a.x + i * a.stride + j, lanes);
+            if constexpr (RANGED) v = v * load(a.before + j, lanes);
+            pivot = pivot + v * share;
+        }
+        store(to.pivot + j, pivot, lanes);
+        T* const zeros[] = {to.low, to.m2, to.sum, to.product};
+        for (T* zero : zeros) store(zero + j, Vec<T>{}, lanes);
+    });
+    add_rows_of<RANGED>(a.x, a.dy, a.stride, a.rows, a.cols, a.before, a.after, to);
+}
+
+// The sum over the columns of a folded row.
+template <class T, class F>
+ONEPASS_INLINE double sum_fold(const F& value) {
+    Vec<T> sum[PARTS] = {};
+    for (int pack = 0; pack < FOLD; pack += LANES<T>)
+        for (int j = 0; j < PARTS; ++j) sum[j] = sum[j] + value(pack + j * WIDTH<T>);
+    return double(sum_lanes(sum));
+}
+
+template <bool RANGED, class S>
+void rows_comoments(const Comoments<S>& a) {
+    using T = Arith<S>;
+    const index full = a.cols / FOLD, rest = a.cols % FOLD;
+    alignas(PACK) T sums[5][FOLD], count[FOLD], before[FOLD], after[FOLD];
+    const Sums<T> to = {sums[0], sums[1], sums[2], sums[3], sums[4]};
+    for (int j = 0; j < FOLD; ++j) count[j] = T(full + (j < rest ? 1 : 0));
+    for (index row = 0; row < a.rows; ++row) {
+        const S *x = a.x + row * a.stride, *dy = a.dy + row * a.stride;
+        for (int j = 0; RANGED && j < FOLD; ++j) {
+            before[j] = a.before[row];
+            after[j] = a.after[row];
+        }
+        const T pivot = choose_pivot<T>(Plain<S>{x}, a.cols, RANGED ? before[0] : T(1));
+        for (int j = 0; j < FOLD; ++j) {
+            to.pivot[j] = pivot;
+            to.low[j] = to.m2[j] = to.sum[j] = to.product[j] = T(0);
+        }
+        add_rows_of<RANGED>(x, dy, index(FOLD), full, index(FOLD), before, after, to);
+        if (rest) {
+            const index at = full * FOLD;
+            add_chunk<false, RANGED>(x + at, dy + at, index(FOLD), 1, rest, full, before, after, to);
+        }
+        const T mean =
+            T(sum_fold<T>([&](int i) ONEPASS_FLAT { return load(count + i) * load(to.low + i); }) / double(a.cols));
+        const Vec<T> centre = splat(mean);
+        a.pivot[row] = pivot;
+        a.low[row] = mean;
+        a.m2[row] = T(sum_fold<T>([&](int i) ONEPASS_FLAT {
+            const Vec<T> d = load(to.low + i) - centre;
+            return load(to.m2 + i) + load(count + i) * (d * d);
+        }));
+        a.sum[row] = T(sum_fold<T>([&](int i) ONEPASS_FLAT { return load(to.sum + i); }));
+        a.product[row] = T(sum_fold<T>(
+            [&](int i) ONEPASS_FLAT { return load(to.product + i) + load(to.sum + i) * (load(to.low + i) - centre); }));
+    }
+}
+
+template <class S>
+void choose_columns_comoments(const Comoments<S>& a) {
+    a.before ? columns_comoments<true>(a) : columns_comoments<false>(a);
+}
+template <class S>
+void choose_rows_comoments(const Comoments<S>& a) {
+    a.before ? rows_comoments<true>(a) : rows_comoments<false>(a);
+}
+
+// ---- dx ----
+
+// A parameter of the line: the same for a whole row, or an element a column.
+template <class T>
+struct Held {
+    Vec<T> v;
+    template <class Lanes>
+    ONEPASS_INLINE Vec<T> at(index, Lanes) const {
+        return v;
+    }
+};
+template <class T>
+struct Loaded {
+    const T* p;
+    template <class Lanes>
+    ONEPASS_INLINE Vec<T> at(index j, Lanes lanes) const {
+        return load(p + j, lanes);
+    }
+};
+
+// PLAIN: the statistics were given, or did not see these elements. FULL: with the mean's low part, out of range perhaps.
+template <bool PLAIN, bool WEIGHT, bool FULL, bool BY_ROW, class S>
+void write_gradient(Gradient<S> a) {
+    using T = Arith<S>;
+    const bool joined = rows_join<S>(a.stream, a.cols, a.stride);
+    Edge<S> edge;
+    for (index row = 0; row < a.rows; ++row) {
+        const S *x = a.x + row * a.stride, *dy = a.dy + row * a.stride;
+        const auto of = [&](const T* p) ONEPASS_FLAT {
+            if constexpr (BY_ROW)
+                return Held<T>{splat(p[row])};
+            else
+                return Loaded<T>{p};
+        };
+        const auto mean = of(a.mean), low = of(a.low), shift = of(a.shift), slope = of(a.slope), gain = of(a.gain);
+        const auto before = of(a.before), after = of(a.after), weight = of(WEIGHT ? a.weight : a.gain);
+        const auto value = [&](index j, auto lanes) ONEPASS_FLAT {
+            Vec<T> g = load(dy + j, lanes);
+            if constexpr (WEIGHT) g = g * weight.at(j, lanes);
+            if constexpr (!PLAIN) {
+                Vec<T> v = load(x + j, lanes);
+                if constexpr (FULL) v = v * before.at(j, lanes);
+                v = v - mean.at(j, lanes);
+                if constexpr (FULL) v = v * after.at(j, lanes) - low.at(j, lanes);
+                g = (g - shift.at(j, lanes)) - v * slope.at(j, lanes);
+            }
+            g = g * gain.at(j, lanes);
+            if constexpr (FULL) g = (g * before.at(j, lanes)) * after.at(j, lanes);
+            return g;
+        };
+        write_row<T>(a.dx + row * a.stride, a.cols, value, a.stream, joined && row + 1 < a.rows, edge);
+    }
+    if (a.stream) stream_fence();
+}
+
+template <bool PLAIN, bool WEIGHT, bool BY_ROW, class S>
+ONEPASS_INLINE void choose_full(const Gradient<S>& a) {
+    a.full ? write_gradient<PLAIN, WEIGHT, true, BY_ROW>(a) : write_gradient<PLAIN, WEIGHT, false, BY_ROW>(a);
+}
+template <bool BY_ROW, class S>
+void choose_gradient(const Gradient<S>& a) {
+    if (a.plain)
+        a.weight ? choose_full<true, true, BY_ROW>(a) : choose_full<true, false, BY_ROW>(a);
+    else
+        a.weight ? choose_full<false, true, BY_ROW>(a) : choose_full<false, false, BY_ROW>(a);
+}
+
+template <class S>
+void add(Kernels<S>& kernels) {
+    kernels.columns_comoments = choose_columns_comoments<S>;
+    kernels.rows_comoments = choose_rows_comoments<S>;
+    kernels.columns_gradient = choose_gradient<false, S>;
+    kernels.rows_gradient = choose_gradient<true, S>;
+}
+
+}   // namespace
+
+void add_groups_backward(Table& table) {
+    add(table.f32);
+    add(table.f64);
+    add(table.f16);
+    add(table.bf16);
+}
+
+}   // namespace onepass::ONEPASS_ISA

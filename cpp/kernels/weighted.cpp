@@ -1,0 +1,181 @@
+// Weighted moments: masks (weights of 0 and 1), sample weights, and missing values left out.
+//
+//   count = sum(w),  mean = sum(w x) / count,  M2 = sum(w (x - mean)^2)
+//
+// joined chunk by chunk with the weights' sums in the place of counts (West 1979; Chan, Golub & LeVeque 1979). All in
+// double: weights may be, and no float overflows there. What has no weight is never computed with: padding may hold
+// anything.
+// Invariant: a row is seen as a matrix of FOLD columns, so rows and columns take the same path, and which elements meet in
+// which order depends on the shape alone.
+#include "kernels/moments.hpp"
+#include "simd/half.hpp"
+
+namespace onepass::ONEPASS_ISA {
+namespace {
+
+constexpr int ROWS = 8;    // of a chunk
+constexpr int FOLD = 64;   // columns that a row becomes
+
+using Wide = Native<double>::type;
+using Mask = Native<double>::mask;
+
+ONEPASS_INLINE Vec<double> where(Mask valid, Vec<double> a) { return {(Wide)((Mask)a.v & valid)}; }
+
+// Elements of x or of the weights, as doubles.
+template <class Lanes>
+ONEPASS_INLINE Vec<double> widened(const double* p, Lanes lanes) {
+    return load(p, lanes);
+}
+template <class Narrow>
+ONEPASS_INLINE Vec<double> converted(const Narrow* p) {
+    typedef Narrow narrow __attribute__((vector_size(sizeof(Narrow) * WIDTH<double>)));
+    narrow v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return {__builtin_convertvector(v, Wide)};
+}
+template <class Narrow>
+ONEPASS_INLINE Vec<double> converted(const Narrow* p, index n) {
+    Narrow part[WIDTH<double>] = {};
+    for (index i = 0; i < n; ++i) part[i] = p[i];
+    return converted(part);
+}
+ONEPASS_INLINE Vec<double> widened(const float* p, All) { return converted(p); }
+ONEPASS_INLINE Vec<double> widened(const float* p, First lanes) { return converted(p, lanes.n); }
+ONEPASS_INLINE Vec<double> widened(const std::uint8_t* p, All) { return converted(p); }
+ONEPASS_INLINE Vec<double> widened(const std::uint8_t* p, First lanes) { return converted(p, lanes.n); }
+template <class Half>
+ONEPASS_INLINE Vec<double> widened_half(const Half* p, index n) {
+    float wide[WIDTH<float>];
+    store(wide, load(p, First{n}));
+    return converted(wide);
+}
+ONEPASS_INLINE Vec<double> widened(const Float16* p, All) { return widened_half(p, WIDTH<double>); }
+ONEPASS_INLINE Vec<double> widened(const Float16* p, First lanes) { return widened_half(p, lanes.n); }
+ONEPASS_INLINE Vec<double> widened(const BFloat16* p, All) { return widened_half(p, WIDTH<double>); }
+ONEPASS_INLINE Vec<double> widened(const BFloat16* p, First lanes) { return widened_half(p, lanes.n); }
+
+template <class S>
+ONEPASS_INLINE double element(const S* p) {
+    return widened(p, First{1}).v[0];
+}
+
+// A block of rows of one problem, and where its moments go, an element a column.
+template <class S, class W>
+struct Block {
+    const S* x;
+    const W* weight;
+    index rows, cols, stride, weight_row, weight_col;
+    bool skipna;
+    const Arith<S>*before, *after;
+    double *count, *pivot, *low, *m2;
+
+    template <class Lanes>
+    ONEPASS_INLINE Vec<double> weight_at(index i, index j, Lanes lanes) const {
+        if (weight_col) return widened(weight + i * weight_row + j, lanes);
+        return splat(double(weight[i * weight_row]));
+    }
+};
+
+// The first element of each column that counts, as its pivot: constants give exactly themselves.
+template <class S, class W>
+ONEPASS_INLINE void begin(const Block<S, W>& a) {
+    for (index j = 0; j < a.cols; ++j) {
+        a.count[j] = a.pivot[j] = a.low[j] = a.m2[j] = 0.0;
+        for (index i = 0; i < a.rows; ++i) {
+            if (!(a.weight[i * a.weight_row + j * a.weight_col] > 0)) continue;
+            const double x = element(a.x + i * a.stride + j);
+            if (a.skipna && x != x) continue;
+            a.pivot[j] = x * double(a.before[j]);
+            break;
+        }
+    }
+}
+
+template <class S, class W>
+ONEPASS_INLINE void add_chunk(const Block<S, W>& a, index row, index rows) {
+    each_vector<double>(a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
+        const Vec<double> pivot = load(a.pivot + j, lanes), before = widened(a.before + j, lanes);
+        const Vec<double> after = widened(a.after + j, lanes), any = splat(a.skipna ? 0.0 : 1.0);
+        Vec<double> d[ROWS], w[ROWS], weight = {}, sum = {}, m2 = {};
+        for (index i = 0; i < rows; ++i) {
+            const Vec<double> x = widened(a.x + (row + i) * a.stride + j, lanes);
+            w[i] = a.weight_at(row + i, j, lanes);
+            const Mask valid = (Mask)(w[i].v > Wide{}) & ((Mask)(x.v == x.v) | (Mask)(any.v != Wide{}));
+            w[i] = where(valid, w[i]);
+            d[i] = where(valid, (x * before - pivot) * after);
+            weight = weight + w[i];
+            sum = sum + w[i] * d[i];
+        }
+        const auto share_of = [](Vec<double> part, Vec<double> whole) ONEPASS_FLAT {
+            return where((Mask)(whole.v > Wide{}), Vec<double>{part.v / whole.v});   // nothing of nothing is nothing
+        };
+        const Vec<double> mean = share_of(sum, weight);
+        for (index i = 0; i < rows; ++i) {
+            const Vec<double> e = d[i] - mean;
+            m2 = m2 + where((Mask)(w[i].v > Wide{}), w[i] * (e * e));
+        }
+        const Vec<double> count = load(a.count + j, lanes), low = load(a.low + j, lanes), total = count + weight;
+        const Vec<double> share = share_of(weight, total), delta = mean - low;
+        store(a.low + j, low + where((Mask)(weight.v > Wide{}), delta * share), lanes);
+        store(a.m2 + j, (load(a.m2 + j, lanes) + m2) + where((Mask)(weight.v > Wide{}), delta * delta * (count * share)),
+              lanes);
+        store(a.count + j, total, lanes);
+    });
+}
+
+template <class S, class W>
+void block_moments(const Block<S, W>& a) {
+    begin(a);
+    for (index row = 0; row < a.rows; row += ROWS) add_chunk(a, row, a.rows - row < ROWS ? a.rows - row : index(ROWS));
+}
+
+template <class S, class W>
+void columns_weighted(const Weighted<S, W>& a) {
+    block_moments(Block<S, W>{a.x, a.weight, a.rows, a.cols, a.stride, a.weight_row, a.weight_col, a.skipna, a.before,
+                              a.after, a.count, a.pivot, a.low, a.m2});
+}
+
+template <class S, class W>
+void rows_weighted(const Weighted<S, W>& a) {
+    const index full = a.cols / FOLD, rest = a.cols % FOLD, at = full * FOLD;
+    // The last row of the matrix, where it is not whole, has sums of its own.
+    double count[2 * FOLD], pivot[2 * FOLD], low[2 * FOLD], m2[2 * FOLD];
+    Arith<S> before[FOLD], after[FOLD];
+    for (index row = 0; row < a.rows; ++row) {
+        const S* x = a.x + row * a.stride;
+        const W* weight = a.weight + row * a.weight_row;
+        for (int j = 0; j < FOLD; ++j) {
+            before[j] = a.before[row];
+            after[j] = a.after[row];
+        }
+        block_moments(Block<S, W>{x, weight, full, full ? FOLD : 0, FOLD, FOLD * a.weight_col, a.weight_col, a.skipna,
+                                  before, after, count, pivot, low, m2});
+        const index from = full ? FOLD : 0;
+        block_moments(Block<S, W>{x + at, weight + at * a.weight_col, 1, rest, FOLD, 0, a.weight_col, a.skipna, before,
+                                  after, count + from, pivot + from, low + from, m2 + from});
+        const Moments m = merge_parts(count, pivot, low, m2, from + rest, double(after[0]));
+        a.count[row] = m.count;
+        a.pivot[row] = m.mean;
+        a.low[row] = m.low;
+        a.m2[row] = m.m2;
+    }
+}
+
+template <class S>
+void add(Kernels<S>& kernels) {
+    kernels.columns_masked = columns_weighted<S, std::uint8_t>;
+    kernels.columns_weighted = columns_weighted<S, double>;
+    kernels.rows_masked = rows_weighted<S, std::uint8_t>;
+    kernels.rows_weighted = rows_weighted<S, double>;
+}
+
+}   // namespace
+
+void add_weighted(Table& table) {
+    add(table.f32);
+    add(table.f64);
+    add(table.f16);
+    add(table.bf16);
+}
+
+}   // namespace onepass::ONEPASS_ISA

@@ -1,0 +1,248 @@
+// How groups of cells are solved by a team: pieces, cells, groups, apply.
+//
+// For the gradient, with A = sum(dy weight (x - mean)) and B = sum(dy weight) of a group of `count` elements,
+//
+//   dx = (dy weight - B / count - (x - mean) A rstd^2 / count) rstd
+//
+// where a weight that is the same for all of a group goes to the end of it. An element that the statistics did not see
+// (masked, or statistics given) has no part in them: dx = dy weight rstd.
+// Invariant: pieces and the order of merging depend on the shape alone.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "plan/cell_moments.hpp"
+
+namespace onepass {
+
+constexpr index GRADIENT_TILE = 512;   // columns that one task writes
+
+template <class S>
+class CellSolver {
+    using T = Arith<S>;
+
+  public:
+    CellSolver(const Cells<S>& problem, const Kernels<S>& kernels, bool stream)
+        : p(problem), k(kernels), stream_(stream), of_(problem, kernels), shape_(of_.shape) {}
+
+    void cut(Cutter& cutter) {
+        of_.cut(cutter);
+        for (T** array : {&at_.mean, &at_.low, &at_.scale, &at_.before, &at_.after, &shift_, &slope_})
+            *array = cutter.cut<T>(shape_.cell_rows * shape_.width);
+        of_.set_ranges(at_.before, at_.after);
+        weight_ = cutter.cut<T>(shape_.width);
+        bias_ = cutter.cut<T>(shape_.width);
+    }
+
+    void run(const Team& team) {
+        prepare(team);
+        for (const bool ranged : {false, true}) {
+            of_.take(team, ranged);
+            team.barrier();
+            team.each(shape_.cell_rows * (p.channels / p.members), [&](index group) { finish_group(group, ranged); });
+            team.barrier();
+            if (!out_of_range_.load()) break;
+        }
+        if (p.dweight) team.each(ceil_div(p.channels, MERGED), [&](index task) { sum_samples(task); });
+        if (!p.y) return;
+        p.channels_last ? apply_columns(team) : apply_rows(team);
+    }
+
+  private:
+    void prepare(const Team& team) {
+        team.each(shape_.cell_rows, [&](index row) {
+            std::fill_n(at_.before + row * shape_.width, shape_.width, T(1));
+            std::fill_n(at_.after + row * shape_.width, shape_.width, T(1));
+        });
+        if (team.id == 0)
+            for (index i = 0; i < shape_.width; ++i) {
+                weight_[i] = p.weight ? p.weight[i % p.channels] : T(1);
+                bias_[i] = p.bias ? p.bias[i % p.channels] : T(0);
+            }
+        team.barrier();
+    }
+
+    // ---- groups ----
+
+    void finish_group(index number, bool ranged) {
+        const index of_row = p.channels / p.members, row = number / of_row, channel = number % of_row * p.members;
+        const index cell = row * p.channels + channel, line = row * shape_.width + channel, n = p.members;
+        const Range range = {double(at_.before[line]), double(at_.after[line])};
+        const Moments m =
+            n == 1 ? Moments{of_.count[cell], of_.mean[cell], of_.low[cell], of_.m2[cell]}
+                   : merge_parts(of_.count + cell, of_.mean + cell, of_.low + cell, of_.m2 + cell, n, range.after);
+        Finished f = finish<T>(m.count, m.mean, m.low, m.m2, p.how, range.before, range.after);
+        if (p.given_mean) {
+            const T given = p.given_mean[number];
+            f = {double(given), 0.0, 1.0 / __builtin_sqrt(double(p.given_var[number]) + p.how.eps), 0.0, 0.0, true};
+        } else if (!ranged && !f.in_range) {
+            const Range other = other_range<T>(m.m2);
+            for (index i = 0; i < shape_.folds; ++i) {
+                std::fill_n(at_.before + line + i * p.channels, n, T(other.before));
+                std::fill_n(at_.after + line + i * p.channels, n, T(other.after));
+            }
+            out_of_range_.store(true);
+        }
+        if (p.mean) p.mean[number] = T(f.true_mean);
+        if (p.rstd) p.rstd[number] = T(f.rstd);
+        if (p.moments.mean) put_moments(number, m, range);
+        if (p.y) put_line(cell, line, m, f);
+    }
+
+    void put_moments(index number, Moments m, const Range& range) const {
+        to_true_units(range, m.mean, m.low, m.m2);
+        const Pair mean = two_sum(m.mean, m.low);
+        const bool nothing = m.count == 0;
+        p.moments.mean[number] = nothing ? __builtin_nan("") : mean.high;
+        p.moments.low[number] = nothing ? 0.0 : mean.low;
+        p.moments.m2[number] = nothing ? 0.0 : m.m2;
+        if (p.count) p.count[number] = m.count;
+    }
+
+    // The parameters of a group's cells, and what each of them adds to dweight and dbias.
+    void put_line(index cell, index line, const Moments& m, const Finished& f) {
+        const index n = p.members;
+        const double after = double(at_.after[line]);
+        double b = 0.0, a = 0.0;
+        if (p.dy) {
+            for (index i = 0; i < n; ++i) {
+                // Of a cell whose mean differs from the group's.
+                const double mean = p.given_mean ? f.mean : m.mean, low = p.given_mean ? 0.0 : m.low;
+                const double d = (of_.mean[cell + i] - mean) * after + (of_.low[cell + i] - low);
+                const double about = of_.product[cell + i] + of_.sum[cell + i] * d;
+                const double weight = n == 1 || !p.weight ? 1.0 : double(p.weight[(line + i) % shape_.width]);
+                b += weight * of_.sum[cell + i];
+                a += weight * about;
+                of_.product[cell + i] = about * f.scale;
+            }
+        }
+        const double gain = n == 1 && p.dy && p.weight ? f.scale * double(p.weight[line % shape_.width]) : f.scale;
+        for (index fold = 0; fold < shape_.folds; ++fold)
+            for (index i = line + fold * p.channels; i < line + fold * p.channels + n; ++i) {
+                at_.mean[i] = T(f.mean);
+                at_.low[i] = T(f.low);
+                at_.scale[i] = T(gain);
+                if (!p.dy) continue;
+                shift_[i] = T(b / m.count);
+                slope_[i] = T(a * f.scale * f.scale / m.count);
+            }
+        if (f.low != 0) any_low_.store(true);
+    }
+
+    void sum_samples(index task) const {
+        const index from = task * MERGED, n = std::min(MERGED, p.channels - from);
+        double dweight[MERGED] = {}, dbias[MERGED] = {};
+        for (index row = 0; row < shape_.cell_rows; ++row)
+            for (index j = 0; j < n; ++j) {
+                dweight[j] += of_.product[row * p.channels + from + j];
+                dbias[j] += of_.sum[row * p.channels + from + j];
+            }
+        for (index j = 0; j < n; ++j) {
+            p.dweight[from + j] = T(dweight[j]);
+            p.dbias[from + j] = T(dbias[j]);
+        }
+    }
+
+    // ---- apply ----
+
+    // Parameters from `line` on, of cells whose channels begin with `channel`.
+    Lines<T> lines_at(index line, index channel) const {
+        const bool ranged = out_of_range_.load(std::memory_order_relaxed);
+        return {at_.mean + line,
+                at_.low + line,
+                at_.scale + line,
+                ranged ? at_.before + line : nullptr,
+                ranged ? at_.after + line : nullptr,
+                weight_ + channel,
+                bias_ + channel,
+                nullptr,
+                nullptr};
+    }
+    Gradient<S> gradient_at(index at, index rows, index cols, index stride, index line, index channel, bool plain) const {
+        const bool full = out_of_range_.load(std::memory_order_relaxed) || any_low_.load(std::memory_order_relaxed);
+        return {p.x + at,
+                p.dy + at,
+                p.y + at,
+                rows,
+                cols,
+                stride,
+                at_.mean + line,
+                at_.low + line,
+                at_.before + line,
+                at_.after + line,
+                shift_ + line,
+                slope_ + line,
+                at_.scale + line,
+                p.members > 1 && p.weight ? weight_ + channel : nullptr,
+                stream_,
+                plain,
+                full};
+    }
+
+    // f(from, to, plain) for each run of places, of from..to of a sample, that the statistics saw, or did not see.
+    template <class F>
+    void each_seen(index sample, index from, index to, const F& f) const {
+        if (!of_.weighted) return f(from, to, p.given_mean != nullptr);
+        const std::uint8_t* mask = p.weighing.mask + sample * p.span;
+        while (from < to) {
+            index end = from + 1;
+            while (end < to && mask[end] == mask[from]) ++end;
+            f(from, end, !mask[from]);
+            from = end;
+        }
+    }
+
+    void apply_rows(const Team& team) const {
+        shape_.each_run(team, 1, [&](index sample, index, index channel, index cells) {
+            const index at = (sample * p.channels + channel) * p.span;
+            const index line = shape_.cell_row(sample) * shape_.width + channel;
+            if (!p.dy)
+                return k.rows_apply({p.x + at, p.y + at, cells, p.span, p.span, p.span, lines_at(line, channel), stream_});
+            each_seen(sample, 0, p.span, [&](index from, index to, bool plain) {
+                k.rows_gradient(gradient_at(at + from, cells, to - from, p.span, line, channel, plain));
+            });
+        });
+    }
+
+    void apply_columns(const Team& team) const {
+        // Tiles end on cache lines of the result.
+        const index lead = index((0 - reinterpret_cast<std::uintptr_t>(p.y)) % Scratch::LINE / sizeof(S));
+        const index tiles = shape_.width <= 2 * GRADIENT_TILE ? 1 : ceil_div(shape_.width - lead, GRADIENT_TILE);
+        const index tasks = shape_.blocks * tiles;
+        // From the end to the beginning: what the moments read last is the likeliest to be in the cache still.
+        team.each_backwards(p.samples * tasks, [&](index task) {
+            const index sample = task / tasks, block = task % tasks / tiles, tile = task % tiles;
+            const index row = block * COLUMN_BLOCK, end = block + 1 < shape_.blocks ? row + COLUMN_BLOCK : shape_.rows;
+            const index from = tile ? lead + tile * GRADIENT_TILE : 0;
+            const index to = tile + 1 < tiles ? lead + (tile + 1) * GRADIENT_TILE : shape_.width;
+            apply_block(sample, row, end, shape_.width, from, to);
+        });
+        if (shape_.rest)
+            team.each(p.samples, [&](index sample) {
+                apply_block(sample, shape_.rows * shape_.folds, p.span, p.channels, 0, p.channels);
+            });
+    }
+
+    void apply_block(index sample, index row, index end, index stride, index from, index to) const {
+        const index at = sample * p.span * p.channels + from, line = shape_.cell_row(sample) * shape_.width + from;
+        if (!p.dy)
+            return k.columns_apply({p.x + at + row * stride, p.y + at + row * stride, end - row, to - from, stride, stride,
+                                    lines_at(line, from), stream_});
+        each_seen(sample, row, end, [&](index first, index last, bool plain) {
+            k.columns_gradient(gradient_at(at + first * stride, last - first, to - from, stride, line, from, plain));
+        });
+    }
+
+    const Cells<S>& p;
+    const Kernels<S>& k;
+    const bool stream_;
+    CellMoments<S> of_;
+    const CellShape& shape_;
+    Lines<T> at_ = {};
+    T *shift_ = nullptr, *slope_ = nullptr, *weight_ = nullptr, *bias_ = nullptr;
+    // The second round of moments is taken, and applied, where the first found a group out of range.
+    std::atomic<bool> out_of_range_{false}, any_low_{false};
+};
+
+}   // namespace onepass
