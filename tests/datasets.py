@@ -27,6 +27,13 @@ HARD = {
     "1e-20 N": lambda rng, shape: 1e-20 * rng.standard_normal(shape),
 }
 
+# As hard, but test_hard_data.py alone walks them: the suite has to end some day.
+MORE = {
+    "N(-1e7, 100)": lambda rng, shape: -1e7 + 100 * rng.standard_normal(shape),
+    "integers 0..255": lambda rng, shape: rng.integers(0, 256, shape),
+    "1e-25 N": lambda rng, shape: 1e-25 * rng.standard_normal(shape),
+}
+
 CONSTANTS = (0.0, 1.0, math.pi, 1e20, 1e-25)
 
 # Both sides of a pack (16 or 8 elements), of a chunk (128 or 64) and of several chunks; and primes.
@@ -36,20 +43,32 @@ LONG_LENGTHS = (4095, 4096, 4097, 5003, 20001)
 
 def hard(name, dtype, shape, seed=0):
     """The hard data set `name`, its groups along the last axis."""
-    return HARD[name](np.random.default_rng(seed), shape).astype(dtype)
+    return {**HARD, **MORE}[name](np.random.default_rng(seed), shape).astype(dtype)
 
 
 def extreme(name, dtype, shape, seed=0):
-    """Numbers at the ends of a type's range."""
+    """Numbers at the ends of a type's range, and far from its middle."""
     rng, info = np.random.default_rng(seed), np.finfo(dtype)
+    power = 200 if dtype == np.float64 else 30
     if name == "subnormal":
         return (rng.integers(-9999, 10000, shape) * info.smallest_subnormal).astype(dtype)
     if name == "largest":
         return (rng.uniform(-1, 1, shape) * float(info.max)).astype(dtype)
+    if name == "next to the largest":
+        steps = rng.integers(0, 1000, shape).astype(dtype)
+        return info.max - steps * (info.max - np.nextafter(info.max, dtype.type(0)))
+    if name in ("1e200 N, or 1e30 N", "1e-200 N, or 1e-30 N"):
+        return (10.0 ** (power if "e2" in name else -power) * rng.standard_normal(shape)).astype(dtype)
     raise KeyError(name)
 
 
-EXTREMES = ("subnormal", "largest")
+EXTREMES = (
+    "subnormal",
+    "largest",
+    "next to the largest",
+    "1e200 N, or 1e30 N",  # in float64, or in float32
+    "1e-200 N, or 1e-30 N",
+)
 
 
 def weight_and_bias(dtype, shape, seed=1):

@@ -13,6 +13,7 @@ import onepass as op
 # What `onepass` offers so far.
 NAMES = {
     "layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm", "add_layer_norm", "add_rms_norm",
+    "LayerNorm", "RMSNorm", "BatchNorm", "GroupNorm", "InstanceNorm",
     "moments", "Moments", "standardize",
     "set_num_threads", "get_num_threads", "num_threads",
     "isa", "available_isas", "use_isa", "show_config",
@@ -24,6 +25,11 @@ SIGNATURES = {
     "momentum=0.1, running_ddof=1, axis=1, eps=1e-05, out=None, return_stats=False)",
     "moments": "(x, axis=0)",
     "standardize": "(x, *, axis=0, ddof=0, eps=0.0, out=None, return_moments=False)",
+    "LayerNorm": "(shape, *, eps=1e-05, bias=True, dtype=<class 'numpy.float32'>)",
+    "RMSNorm": "(shape, *, eps=None, dtype=<class 'numpy.float32'>)",
+    "BatchNorm": "(channels, *, eps=1e-05, momentum=0.1, running_ddof=1, bias=True, axis=1, dtype=<class 'numpy.float32'>)",
+    "GroupNorm": "(groups, channels, *, eps=1e-05, bias=True, axis=1, dtype=<class 'numpy.float32'>)",
+    "InstanceNorm": "(channels, *, eps=1e-05, bias=True, axis=1, dtype=<class 'numpy.float32'>)",
     "set_num_threads": "(n)",
     "get_num_threads": "()",
     "num_threads": "(n)",

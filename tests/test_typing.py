@@ -49,6 +49,17 @@ same: bool = m == pickle.loads(pickle.dumps(m))
 y = op.standardize(x, axis=0, ddof=1, eps=1e-8, out=x)
 y, m = op.standardize(x, return_moments=True)
 
+layer: op.LayerNorm = op.LayerNorm((8, 4), eps=1e-6, bias=False, dtype=np.float64)
+y = layer(x, out=y)
+y = op.RMSNorm(4, eps=None, dtype="float32")(x)
+batch = op.BatchNorm(4, momentum=0.01, running_ddof=0, axis=-1)
+batch.training = True
+y = batch(x, mask=None)
+y = op.GroupNorm(2, channels=4)(x) + op.InstanceNorm(4, axis=2, dtype=np.dtype(np.float16))(x)
+state: dict[str, npt.NDArray[np.float32]] = batch.state_dict()
+batch.load_state_dict({"norm." + name: value for name, value in state.items()}, prefix="norm.")
+batch.weight[:] = batch.running_var
+
 
 def flags(stats: bool) -> None:
     op.layer_norm(x, return_stats=stats)
@@ -96,6 +107,16 @@ op.add_rms_norm(x)
 s2: str = op.add_rms_norm(x, x)
 op.add_layer_norm(x, x, return_stats=True)
 n1: str = op.get_num_threads()
+op.LayerNorm(4, 1e-5)
+op.LayerNorm("4")
+op.RMSNorm(4, bias=True)
+op.BatchNorm((4,))
+op.GroupNorm(4)
+op.InstanceNorm(4, momentum=0.1)
+op.LayerNorm(4)(x, mask=x)
+op.BatchNorm(4)(x, return_stats=True)
+op.BatchNorm(4).load_state_dict([x])
+s3: str = op.GroupNorm(1, 4)(x)
 """
 
 

@@ -6,7 +6,7 @@ alignment or the instruction set. Every function takes NumPy arrays and gives Nu
 
 from importlib.metadata import version as _version
 
-from .batch_norm import batch_norm
+from .batch_norm import batch_norm, batch_norm_backward
 from .control import (
     available_isas,
     get_num_threads,
@@ -16,9 +16,10 @@ from .control import (
     show_config,
     use_isa,
 )
-from .group_norm import group_norm
-from .instance_norm import instance_norm
+from .group_norm import group_norm, group_norm_backward
+from .instance_norm import instance_norm, instance_norm_backward
 from .layer_norm import add_layer_norm, layer_norm
+from .layers import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from .moments import Moments, moments
 from .rms_norm import add_rms_norm, rms_norm
 from .standardize import standardize
@@ -26,14 +27,22 @@ from .standardize import standardize
 __version__ = _version("onepass")
 
 __all__ = [
+    "BatchNorm",
+    "GroupNorm",
+    "InstanceNorm",
+    "LayerNorm",
     "Moments",
+    "RMSNorm",
     "add_layer_norm",
     "add_rms_norm",
     "available_isas",
     "batch_norm",
+    "batch_norm_backward",
     "get_num_threads",
     "group_norm",
+    "group_norm_backward",
     "instance_norm",
+    "instance_norm_backward",
     "isa",
     "layer_norm",
     "moments",

@@ -11,6 +11,14 @@ from .control import set_num_threads as set_num_threads
 from .control import show_config as show_config
 from .control import use_isa as use_isa
 from .layer_norm import add_layer_norm as add_layer_norm
+from .layers import BatchNorm as BatchNorm
+from .layers import GroupNorm as GroupNorm
+from .layers import InstanceNorm as InstanceNorm
+from .layers import LayerNorm as LayerNorm
+from .layers import RMSNorm as RMSNorm
+from .batch_norm import batch_norm_backward as batch_norm_backward
+from .group_norm import group_norm_backward as group_norm_backward
+from .instance_norm import instance_norm_backward as instance_norm_backward
 from .moments import Moments as Moments
 from .moments import moments as moments
 from .rms_norm import add_rms_norm as add_rms_norm
@@ -94,6 +102,7 @@ def batch_norm(
     running_ddof: float = 1,
     axis: int = 1,
     eps: float = 1e-5,
+    mask: Viewable | None = None,
     out: Array | None = None,
     return_stats: Literal[False] = False,
 ) -> Array: ...
@@ -110,6 +119,7 @@ def batch_norm(
     running_ddof: float = 1,
     axis: int = 1,
     eps: float = 1e-5,
+    mask: Viewable | None = None,
     out: Array | None = None,
     return_stats: Literal[True],
 ) -> tuple[Array, Array, Array]: ...
@@ -126,6 +136,7 @@ def batch_norm(
     running_ddof: float = 1,
     axis: int = 1,
     eps: float = 1e-5,
+    mask: Viewable | None = None,
     out: Array | None = None,
     return_stats: bool,
 ) -> Array | tuple[Array, Array, Array]: ...
@@ -168,6 +179,7 @@ def group_norm(
     *,
     axis: int = 1,
     eps: float = 1e-5,
+    mask: Viewable | None = None,
     out: Array | None = None,
     return_stats: Literal[False] = False,
 ) -> Array: ...
@@ -180,6 +192,7 @@ def group_norm(
     *,
     axis: int = 1,
     eps: float = 1e-5,
+    mask: Viewable | None = None,
     out: Array | None = None,
     return_stats: Literal[True],
 ) -> tuple[Array, Array, Array]: ...
@@ -192,6 +205,7 @@ def group_norm(
     *,
     axis: int = 1,
     eps: float = 1e-5,
+    mask: Viewable | None = None,
     out: Array | None = None,
     return_stats: bool,
 ) -> Array | tuple[Array, Array, Array]: ...
@@ -203,6 +217,7 @@ def instance_norm(
     *,
     axis: int = 1,
     eps: float = 1e-5,
+    mask: Viewable | None = None,
     out: Array | None = None,
     return_stats: Literal[False] = False,
 ) -> Array: ...
@@ -214,6 +229,7 @@ def instance_norm(
     *,
     axis: int = 1,
     eps: float = 1e-5,
+    mask: Viewable | None = None,
     out: Array | None = None,
     return_stats: Literal[True],
 ) -> tuple[Array, Array, Array]: ...
@@ -225,6 +241,7 @@ def instance_norm(
     *,
     axis: int = 1,
     eps: float = 1e-5,
+    mask: Viewable | None = None,
     out: Array | None = None,
     return_stats: bool,
 ) -> Array | tuple[Array, Array, Array]: ...

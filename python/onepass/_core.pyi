@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from ._types import FloatArray
+from ._types import FloatArray, Gradients
 
-_Moments = tuple[float, FloatArray, FloatArray, FloatArray]
+_Moments = tuple[float | FloatArray, FloatArray, FloatArray, FloatArray]
 
 def layer_norm(x: Any, weight: Any, bias: Any, axis: Any, eps: Any, out: Any, return_stats: Any) -> Any: ...
 def batch_norm(
@@ -18,21 +18,37 @@ def batch_norm(
     running_ddof: Any,
     axis: Any,
     eps: Any,
+    mask: Any,
     out: Any,
     return_stats: Any,
 ) -> Any: ...
+def batch_norm_backward(
+    dy: Any,
+    x: Any,
+    weight: Any,
+    running_mean: Any,
+    running_var: Any,
+    training: Any,
+    axis: Any,
+    eps: Any,
+    mask: Any,
+) -> Gradients: ...
 def add_layer_norm(
     x: Any, residual: Any, weight: Any, bias: Any, axis: Any, eps: Any, out: Any, sum_out: Any
 ) -> Any: ...
 def rms_norm(x: Any, weight: Any, axis: Any, eps: Any, out: Any, return_stats: Any) -> Any: ...
 def add_rms_norm(x: Any, residual: Any, weight: Any, axis: Any, eps: Any, out: Any, sum_out: Any) -> Any: ...
 def group_norm(
-    x: Any, num_groups: Any, weight: Any, bias: Any, axis: Any, eps: Any, out: Any, return_stats: Any
+    x: Any, num_groups: Any, weight: Any, bias: Any, axis: Any, eps: Any, mask: Any, out: Any, return_stats: Any
 ) -> Any: ...
 def instance_norm(
-    x: Any, weight: Any, bias: Any, axis: Any, eps: Any, out: Any, return_stats: Any
+    x: Any, weight: Any, bias: Any, axis: Any, eps: Any, mask: Any, out: Any, return_stats: Any
 ) -> Any: ...
-def moments(x: Any, axis: Any) -> _Moments: ...
+def group_norm_backward(
+    dy: Any, x: Any, num_groups: Any, weight: Any, axis: Any, eps: Any, mask: Any
+) -> Gradients: ...
+def instance_norm_backward(dy: Any, x: Any, weight: Any, axis: Any, eps: Any, mask: Any) -> Gradients: ...
+def moments(x: Any, axis: Any, mask: Any, weights: Any, skipna: Any) -> _Moments: ...
 def standardize(x: Any, axis: Any, ddof: Any, eps: Any, out: Any, return_moments: Any) -> Any: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...

@@ -13,3 +13,4 @@ Axes: TypeAlias = int | tuple[int, ...]
 
 # Anything whose memory np.asarray views without a copy: an array, a memoryview, a CPU tensor of another library.
 Viewable: TypeAlias = Any
+Gradients: TypeAlias = tuple[Array, Array, Array]

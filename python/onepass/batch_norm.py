@@ -1,9 +1,9 @@
-"""Batch norm: every channel by its mean and deviation over the batch, or by running statistics."""
+"""Batch norm and its gradient: every channel by its mean and deviation over the batch, or by running statistics."""
 
 from __future__ import annotations
 
 from . import _core
-from ._types import Array, Viewable
+from ._types import Array, Gradients, Viewable
 
 
 def batch_norm(
@@ -18,6 +18,7 @@ def batch_norm(
     running_ddof: float = 1,
     axis: int = 1,
     eps: float = 1e-5,
+    mask: Viewable | None = None,
     out: Array | None = None,
     return_stats: bool = False,
 ) -> Array | tuple[Array, Array, Array]:
@@ -42,6 +43,9 @@ def batch_norm(
         The channel axis: 1 for channels-first, -1 for channels-last.
     eps : float
         Added to the variance.
+    mask : array of bool, optional
+        x's shape without the channel axis. Only where it is true do elements enter the statistics and their counts; every
+        element is normalized. What stands where it is false may be anything.
     out : array, optional
         Where to write the result: x's shape and dtype, writeable, any strides. It may be x itself.
     return_stats : bool
@@ -61,11 +65,12 @@ def batch_norm(
         For what is not an array, or has another dtype.
     ValueError
         For a wrong shape or axis, missing running statistics, memory that is read-only or overlaps, or a running variance
-        to be updated from no more than `running_ddof` elements a channel. Nothing has been written then.
+        to be updated from no more than `running_ddof` (unmasked) elements a channel. Nothing has been written then.
 
     Notes
     -----
-    A constant channel gives exactly `bias`. An empty batch leaves the running statistics as they were.
+    A constant channel gives exactly `bias`. An empty batch, or one without an unmasked element, leaves
+    the running statistics as they were.
 
     References
     ----------
@@ -94,6 +99,74 @@ def batch_norm(
         running_ddof,
         axis,
         eps,
+        mask,
         out,
         return_stats,
     )
+
+
+def batch_norm_backward(
+    dy: Viewable,
+    x: Viewable,
+    weight: Viewable | None = None,
+    *,
+    running_mean: Viewable | None = None,
+    running_var: Viewable | None = None,
+    training: bool = True,
+    axis: int = 1,
+    eps: float = 1e-5,
+    mask: Viewable | None = None,
+) -> Gradients:
+    """Gradients of `batch_norm`, its statistics taken from x again.
+
+    Parameters
+    ----------
+    dy : array
+        The gradient of the result: x's shape and dtype.
+    x : array of float32, float64, float16 or bfloat16
+        What was normalized. Any strides; x and dy are copied where they are not C-contiguous.
+    weight : array of shape (channels,), optional
+        Of x's dtype, or float32 where x has 16 bits.
+    running_mean, running_var : array of shape (channels,), optional
+        What ``training=False`` was given; it needs both. They are constants of that gradient.
+    training : bool
+        Whether the batch's own statistics were used: the default here, since gradients belong to training.
+    axis, eps
+        As they were given to `batch_norm`.
+    mask : array of bool, optional
+        As it was given to `batch_norm`: elements where it is false were normalized, but had no part in the statistics.
+
+    Returns
+    -------
+    dx : array
+        x's shape and dtype, C-contiguous.
+    dweight, dbias : array of shape (channels,)
+        float32, or float64 where x is. Always returned.
+
+    Raises
+    ------
+    TypeError
+        For what is not an array, or has another dtype.
+    ValueError
+        For a wrong shape or axis, or missing running statistics.
+
+    Notes
+    -----
+    With ``g = dy * weight`` and n (unmasked) elements a channel,
+    ``dx = rstd * (g - sum(g) / n - xhat * sum(g * xhat) / n)``: both means are what the statistics hand back.
+
+    References
+    ----------
+    Ioffe & Szegedy (2015), Batch Normalization.
+
+    Examples
+    --------
+    >>> import numpy as np, onepass as op
+    >>> x = np.array([[1.0], [3.0], [5.0]])
+    >>> dx, dweight, dbias = op.batch_norm_backward(np.array([[1.0], [0.0], [0.0]]), x, eps=0.0)
+    >>> dx.round(6) + 0.0, dweight.round(6), dbias
+    (array([[ 0.102062],
+           [-0.204124],
+           [ 0.102062]]), array([-1.224745]), array([1.]))
+    """
+    return _core.batch_norm_backward(dy, x, weight, running_mean, running_var, training, axis, eps, mask)

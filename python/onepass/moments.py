@@ -26,13 +26,18 @@ def _two_sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
     return s, (a - (s - t)) + (b - t)
 
 
+def _count(count: float | FloatArray) -> float | FloatArray:
+    """A scalar as a float, anything else as an array of float64."""
+    return float(count) if np.ndim(count) == 0 else np.asarray(count, np.float64)
+
+
 class Moments:
     """Count, mean and sum of squares about the mean of a group of numbers, or of many groups at once.
 
     Parameters
     ----------
-    count : float
-        How many numbers a group holds.
+    count : float or array of float64
+        How many numbers a group holds, or the sum of their weights; an array where groups differ.
     mean : array of float64
         Their means, an element a group.
     m2 : array of float64
@@ -54,20 +59,20 @@ class Moments:
 
     __slots__ = ("_low", "count", "m2", "mean")
 
-    count: float
+    count: float | FloatArray
     mean: FloatArray
     m2: FloatArray
     _low: FloatArray
 
-    def __init__(self, count: float, mean: FloatArray, m2: FloatArray) -> None:
+    def __init__(self, count: float | FloatArray, mean: FloatArray, m2: FloatArray) -> None:
         mean = np.asarray(mean, np.float64)
-        self._set(float(count), mean, np.zeros_like(mean), np.asarray(m2, np.float64))
+        self._set(_count(count), mean, np.zeros_like(mean), np.asarray(m2, np.float64))
 
-    def _set(self, count: float, mean: FloatArray, low: FloatArray, m2: FloatArray) -> None:
+    def _set(self, count: float | FloatArray, mean: FloatArray, low: FloatArray, m2: FloatArray) -> None:
         self.count, self.mean, self._low, self.m2 = count, mean, low, m2
 
     @classmethod
-    def _of(cls, count: float, mean: FloatArray, low: FloatArray, m2: FloatArray) -> Moments:
+    def _of(cls, count: float | FloatArray, mean: FloatArray, low: FloatArray, m2: FloatArray) -> Moments:
         made = cls.__new__(cls)
         made._set(count, mean, low, m2)
         return made
@@ -75,7 +80,7 @@ class Moments:
     def var(self, ddof: float = 0) -> FloatArray:
         """The variance, ``m2 / (count - ddof)``; NaN or infinite, as IEEE has it, where nothing is left to divide by."""
         with np.errstate(all="ignore"):
-            return np.asarray(self.m2 / np.float64(self.count - ddof))
+            return np.asarray(self.m2 / np.subtract(self.count, ddof))
 
     def std(self, ddof: float = 0) -> FloatArray:
         """The standard deviation, the root of `var`."""
@@ -87,14 +92,18 @@ class Moments:
             return NotImplemented
         if self.mean.shape != other.mean.shape:
             raise ValueError(f"other has groups of shape {other.mean.shape}; expected {self.mean.shape}")
-        if self.count == 0 or other.count == 0:
-            return other if self.count == 0 else self
-        count = self.count + other.count
-        share = other.count / count
+        count = _count(np.add(self.count, other.count))
         with np.errstate(all="ignore"):
+            share = np.divide(other.count, count)
             delta = (other.mean - self.mean) + (other._low - self._low)
             mean, low = _two_sum(self.mean, self._low + delta * share)
             m2 = self.m2 + other.m2 + delta * delta * (self.count * share)
+        # What one of both knows nothing about is the other's.
+        for of, empty in ((self, np.equal(other.count, 0)), (other, np.equal(self.count, 0))):
+            if np.any(empty):
+                mean, low, m2 = (
+                    np.where(empty, a, b) for a, b in ((of.mean, mean), (of._low, low), (of.m2, m2))
+                )
         return Moments._of(count, mean, low, m2)
 
     @staticmethod
@@ -121,9 +130,9 @@ class Moments:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Moments):
             return NotImplemented
-        return self.count == other.count and all(
+        return all(
             np.array_equal(getattr(self, name), getattr(other, name), equal_nan=True)
-            for name in ("mean", "_low", "m2")
+            for name in ("count", "mean", "_low", "m2")
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -132,10 +141,18 @@ class Moments:
         return Moments._of, (self.count, self.mean, self._low, self.m2)
 
     def __repr__(self) -> str:
-        return f"Moments(count={self.count:g}, mean={self.mean!r}, m2={self.m2!r})"
+        count = f"{self.count:g}" if isinstance(self.count, float) else repr(self.count)
+        return f"Moments(count={count}, mean={self.mean!r}, m2={self.m2!r})"
 
 
-def moments(x: Viewable, axis: Axes = 0) -> Moments:
+def moments(
+    x: Viewable,
+    axis: Axes = 0,
+    *,
+    mask: Viewable | None = None,
+    weights: Viewable | None = None,
+    skipna: bool = False,
+) -> Moments:
     """Count, mean and sum of squares about the mean of x over the given axes, in one read.
 
     Parameters
@@ -144,22 +161,34 @@ def moments(x: Viewable, axis: Axes = 0) -> Moments:
         Any shape and strides.
     axis : int or tuple of int
         The axes to reduce, together.
+    mask : array of bool, optional
+        Broadcast to x; only where it is true do elements count. What stands where it is false may be anything.
+    weights : array of float64 or of x's dtype, optional
+        How much each element counts, 0 or more: of x's shape, or 1-D along a single reduced axis. The count is their sum.
+    skipna : bool
+        Leave NaN out, group by group.
 
     Returns
     -------
     Moments
-        With float64 arrays of x's shape without the reduced axes.
+        With float64 arrays of x's shape without the reduced axes. The count is a float where all groups have the same:
+        without `mask`, `skipna` and weights of x's shape.
 
     Raises
     ------
     TypeError
         For what is not an array, or has another dtype.
     ValueError
-        For a wrong axis.
+        For a wrong axis or shape, or weights that are negative, NaN or infinite.
+
+    Notes
+    -----
+    Weighted, ``mean = sum(w x) / count`` and ``m2 = sum(w (x - mean)^2)``; a weight of 2 is the same as the element given
+    twice. A group of which nothing counts has the count 0 and the mean NaN.
 
     References
     ----------
-    Welford (1962); Chan, Golub & LeVeque (1979).
+    Welford (1962); Chan, Golub & LeVeque (1979); with weights West (1979).
 
     Examples
     --------
@@ -167,5 +196,9 @@ def moments(x: Viewable, axis: Axes = 0) -> Moments:
     >>> m = op.moments(np.array([[1.0, 10.0], [3.0, 30.0]]))
     >>> m.count, m.mean, m.var(ddof=1)
     (2.0, array([ 2., 20.]), array([  2., 200.]))
+    >>> m = op.moments(np.array([[1.0, 10.0], [3.0, np.nan]]), skipna=True)
+    >>> m.count, m.mean
+    (array([2., 1.]), array([ 2., 10.]))
     """
-    return Moments._of(*_core.moments(x, axis))
+    count, mean, low, m2 = _core.moments(x, axis, mask, weights, skipna)
+    return Moments._of(_count(count), mean, low, m2)
