@@ -6,6 +6,7 @@
 #include "bindings/cells.hpp"
 #include "bindings/layout.hpp"
 #include "bindings/register.hpp"
+#include "plan/environment.hpp"
 #include "plan/groups.hpp"
 
 namespace onepass {
@@ -35,6 +36,7 @@ struct Batch {
     }
     MomentsOut out() { return {mean.data(), low.data(), m2.data()}; }
     void enter(const Running& running, double count) {
+        const Environment environment;
         for (std::size_t c = 0; c < mean.size(); ++c) {
             mean[c] += low[c];
             m2[c] /= count - running.ddof;

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdlib>
 
+#include "plan/environment.hpp"
 #include "plan/machine.hpp"
 
 #if defined(_OPENMP)
@@ -68,6 +69,7 @@ void run_team(int threads, void (*body)(void*, const Team&), void* context) {
 #if defined(_OPENMP)
 #pragma omp parallel num_threads(threads)
     {
+        const Environment environment;
         Team team;
         team.id = omp_get_thread_num();
         team.size = omp_get_num_threads();
@@ -75,6 +77,7 @@ void run_team(int threads, void (*body)(void*, const Team&), void* context) {
     }
 #else
     (void)threads;
+    const Environment environment;
     body(context, Team{});
 #endif
 }

@@ -5,6 +5,8 @@
 
 #include <cstddef>
 
+#include "plan/environment.hpp"
+
 namespace onepass {
 
 using index = std::ptrdiff_t;
@@ -44,7 +46,10 @@ void run_team(int threads, void (*body)(void*, const Team&), void* context);
 // body(team) on each of `threads` threads at once.
 template <class Body>
 void run_team(int threads, const Body& body) {
-    if (threads <= 1) return body(Team{});
+    if (threads <= 1) {
+        const Environment environment;
+        return body(Team{});
+    }
     run_team(
         threads, [](void* context, const Team& team) { (*static_cast<const Body*>(context))(team); },
         const_cast<void*>(static_cast<const void*>(&body)));

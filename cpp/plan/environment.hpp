@@ -1,0 +1,46 @@
+// The floating-point environment that kernels run in: round to nearest even, subnormals kept, nothing trapped, whatever
+// another library has set in this thread. It is put back as it was found, its flags too.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
+namespace onepass {
+
+class Environment {
+  public:
+    Environment(const Environment&) = delete;
+    Environment& operator=(const Environment&) = delete;
+
+#if defined(__SSE2__)
+    Environment() : found_(_mm_getcsr()) {
+        if ((found_ & ~FLAGS) != DEFAULT) _mm_setcsr(DEFAULT);
+    }
+    ~Environment() { _mm_setcsr(found_); }
+
+  private:
+    static constexpr unsigned FLAGS = 0x3f, DEFAULT = 0x1f80;
+    unsigned found_;
+#elif defined(__aarch64__)
+    Environment() {
+        __asm__ volatile("mrs %0, fpcr" : "=r"(control_));
+        __asm__ volatile("mrs %0, fpsr" : "=r"(status_));
+        if (control_ != 0) set_control(0);
+    }
+    ~Environment() {
+        if (control_ != 0) set_control(control_);
+        __asm__ volatile("msr fpsr, %0" : : "r"(status_) : "memory");
+    }
+
+  private:
+    static void set_control(std::uint64_t value) { __asm__ volatile("msr fpcr, %0" : : "r"(value) : "memory"); }
+    std::uint64_t control_, status_;
+#else
+    Environment() {}
+#endif
+};
+
+}   // namespace onepass
