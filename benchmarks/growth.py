@@ -1,0 +1,145 @@
+"""How the cost grows: with the width, off the even widths, off alignment, with threads and with strides.
+
+Each series is measured like the cases, all of its members in the same rounds. A member's figure is the time per
+element over the time per element of the one it is held against; of the widths, over the quickest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from cases import Array, aligned
+from rounds import Effort, Figure, Turn, Wanted, measure
+
+import onepass as op
+
+FLOAT = np.dtype(np.float32)
+ELEMENTS = 1 << 21  # 8 MiB: more than a second-level cache, less than most third-level ones
+WIDTHS = tuple(1 << power for power in range(8, 15))
+ODD = {767: 768, 1000: 1008, 5003: 5008}  # and the next width of whole cache lines
+SMALL = ((1, 768), (8, 768), (64, 768), (256, 768))
+
+
+@dataclass(frozen=True)
+class Member:
+    """What `make` makes, over `elements`, held against the member called `against` (None: the quickest)."""
+
+    series: str
+    name: str
+    limit: float
+    make: Callable[[], Callable[[], Any]]
+    elements: int
+    against: str | None
+    threads: int
+
+
+@dataclass(frozen=True)
+class GrowthRow:
+    series: str
+    name: str
+    against: str
+    limit: float
+    figure: Figure
+
+    @property
+    def reached(self) -> bool:
+        return self.figure.median <= self.limit
+
+
+class ThreadsTurn(Turn):
+    """Sets its number of threads before each burst."""
+
+    def __init__(self, call: Callable[[], Any], threads: int) -> None:
+        super().__init__(call, partial(op.num_threads, threads))
+
+
+def normal(shape: tuple[int, ...], off: int = 0) -> Array:
+    """Random data that begins `off` elements after the start of a cache line."""
+    memory = aligned((int(np.prod(shape)) + off,), FLOAT)
+    memory[...] = np.random.default_rng(0).standard_normal(memory.size, FLOAT)
+    return memory[off:].reshape(shape)
+
+
+def layer_norm(shape: tuple[int, int], x_off: int = 0, out_off: int = 0, apart: int = 1) -> Callable[[], Any]:
+    """The call with given results; x's rows begin `apart` widths after each other."""
+    rows, width = shape
+    x = normal((rows, apart * width), x_off)[:, :width]
+    weight, bias = np.random.default_rng(1).standard_normal((2, width), FLOAT)
+    return partial(op.layer_norm, x, weight, bias, out=normal(shape, out_off))
+
+
+def batch_norm(shape: tuple[int, int], x_off: int = 0, out_off: int = 0) -> Callable[[], Any]:
+    x = normal(shape, x_off)
+    weight, bias = np.random.default_rng(1).standard_normal((2, shape[1]), FLOAT)
+    return partial(op.batch_norm, x, weight, bias, training=True, out=normal(shape, out_off))
+
+
+def series(threads: int) -> Iterator[list[Member]]:
+    """The members, series by series."""
+    square = (ELEMENTS // 1024, 1024)
+    offsets = {"aligned": (0, 0), "x + 4 bytes": (1, 0), "out + 4 bytes": (0, 1), "both + 4 bytes": (1, 1)}
+    for norm in (layer_norm, batch_norm):
+        name = f"{norm.__name__}, equal bytes"
+        yield [
+            Member(name, f"D={d}", 1.2, partial(norm, (ELEMENTS // d, d)), ELEMENTS, None, threads)
+            for d in WIDTHS
+        ]
+        for odd, even in ODD.items():
+            name, rows = f"{norm.__name__}, odd width", ELEMENTS // even
+            yield [
+                Member(name, f"D={d}", 1.15, partial(norm, (rows, d)), rows * d, f"D={even}", threads)
+                for d in (even, odd)
+            ]
+        name = f"{norm.__name__}, alignment"
+        yield [
+            Member(name, label, 1.15, partial(norm, square, *off), ELEMENTS, "aligned", threads)
+            for label, off in offsets.items()
+        ]
+    name = "layer_norm, rows apart"
+    yield [
+        Member(name, label, 1.3, partial(layer_norm, square, apart=apart), ELEMENTS, "contiguous", threads)
+        for label, apart in (("contiguous", 1), ("x[:, :D]", 2))
+    ]
+    if threads > 1:
+        yield from more_threads(threads)
+
+
+def more_threads(threads: int) -> Iterator[list[Member]]:
+    counts = {"1 thread": 1, f"{threads} threads": threads}
+    # 1.7 times the speed with two; as much of the way to linear with more.
+    scaling = 1 / (1 + 0.7 * (threads - 1))
+    for norm in (layer_norm, batch_norm):
+        name, make = f"{norm.__name__}, threads", partial(norm, (ELEMENTS // 1024, 1024))
+        yield [
+            Member(name, label, scaling, make, ELEMENTS, "1 thread", count) for label, count in counts.items()
+        ]
+    for rows, width in SMALL:
+        name, make = f"layer_norm {rows}x{width}, threads allowed", partial(layer_norm, (rows, width))
+        yield [
+            Member(name, label, 1.05, make, rows * width, "1 thread", count)
+            for label, count in counts.items()
+        ]
+
+
+def grow(members: list[Member], effort: Effort) -> list[GrowthRow]:
+    """Measure one series."""
+    sizes = {member.name: member.elements for member in members}
+    turns = {member.name: ThreadsTurn(member.make(), member.threads) for member in members}
+    against = members[0].against
+    if against is None:
+        # One batch tells who is quickest; the ratios are to that one ever after.
+        first, _ = measure(turns, {}, effort)
+        against = min(sizes, key=lambda name: float(np.median(first[name])) / sizes[name])
+
+    def wanted(name: str) -> Wanted:
+        return Wanted(
+            lambda s: (s[name] / sizes[name], s[against] / sizes[against]), frozenset({name, against})
+        )
+
+    others = [member for member in members if member.name != against]
+    _, figures = measure(turns, {member.name: wanted(member.name) for member in others}, effort)
+    return [GrowthRow(m.series, m.name, against, m.limit, figures[m.name]) for m in others]
