@@ -18,6 +18,9 @@ An array has a number (ARRAYS), its elements are counted from 0 in C order. p is
     weight                (64 + [6]) / 64, negative where h is odd
     running_var           (64 + [6]) / 64
     bias, running_mean    ([7] - 64) / 64
+    mask                  [2] is not 0
+    weights               [6] / 64, in float64 (of moments; 0 among them)
+    dy                    as x is where the kind is 0
     x, residual           by the kind of the element's group, g % 8 where g = i / inner % number (integers; `groups` in
                           the key is inner:number), with k = [p] - 2^(p-1), which is at most p - 1 bits and a sign:
         0, 6, 7   k 2^(1-p)                               uniform in [-1, 1)
@@ -28,10 +31,11 @@ An array has a number (ARRAYS), its elements are counted from 0 in C order. p is
         5         k 2^(1-p) 2^tiny                        whose squares vanish           (EXPONENTS)
 
 THE CALLS. eps is 2^-17 (exact in float32); batch norm in training has momentum 0.1 (a double) and running_ddof 0; group
-norm cuts 12 channels into 4 groups and 24 into 6; ddof is 0; weights and running statistics are always given. THE DIGEST is that of all results' bytes one after the other, each in C order, little-endian: y, mean,
-rstd (rms_norm: y, rstd; sums: y, x + residual; moments: mean, m2; standardize: y, mean, m2), then what was updated in
-place (running_mean, running_var). Lines whose key begins with an array's name are digests of inputs: where a result
-differs they tell whether its inputs do.
+norm cuts 12 channels into 4 groups and 24 into 6; ddof is 0; weights and running statistics are always given; for
+"moments skipna" x is NaN where the mask is false. THE DIGEST is that of all results' bytes one after the other, each in C
+order, little-endian: y, mean, rstd (rms_norm: y, rstd; sums: y, x + residual; moments: count, mean, m2, in float64;
+standardize: y, mean, m2; gradients: dx, dweight, dbias), then what was updated in place (running_mean, running_var). Lines
+whose key begins with an array's name are digests of inputs: where a result differs they tell whether its inputs do.
 """
 
 import argparse
@@ -45,7 +49,8 @@ import numpy as np
 
 TABLE = pathlib.Path(__file__).with_name("golden.txt")
 EPS = 2.0**-17
-ARRAYS = {"x": 1, "weight": 2, "bias": 3, "residual": 4, "running_mean": 5, "running_var": 6}
+ARRAYS = {"x": 1, "weight": 2, "bias": 3, "residual": 4, "running_mean": 5, "running_var": 6, "dy": 7, "mask": 8,
+          "weights": 9}  # fmt: skip
 DIGITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 EXPONENTS = {"float64": (600, -600), "float32": (100, -100), "float16": (15, -14), "bfloat16": (100, -100)}
 
@@ -111,12 +116,12 @@ def exactly(integers, exponents, dtype):
     return stored
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=None)
 def data(number, shape, groups, dtype):
     """x or a residual."""
     n, p = int(np.prod(shape)), DIGITS[dtype]
     h = hashes(number, n)
-    kind = np.arange(n) // groups[0] % groups[1] % 8
+    kind = np.arange(n) // groups[0] % groups[1] % 8 if groups else np.zeros(n, int)
     huge, tiny = EXPONENTS[dtype]
     integers, exponents = upper(h, p) - (1 << (p - 1)), np.full(n, 1 - p)
     integers[kind == 1] = ((1 << (p - 1)) + upper(h, p // 2))[kind == 1]
@@ -131,6 +136,10 @@ def data(number, shape, groups, dtype):
 
 def parameter(name, shape, dtype):
     h = hashes(ARRAYS[name], int(np.prod(shape)))
+    if name == "mask":
+        return (upper(h, 2) != 0).reshape(shape)
+    if name == "weights":
+        return exactly(upper(h, 6), -6, dtype).reshape(shape)
     if name in ("weight", "running_var"):
         integers = 64 + upper(h, 6)
         if name == "weight":
@@ -144,7 +153,7 @@ def inputs(call, groups, dtype):
     arrays = {"x": data(ARRAYS["x"], call.shape, groups, dtype)}
     for name, taken in call.takes.items():
         if taken.role == "data":
-            arrays[name] = data(ARRAYS[name], taken.shape, groups, dtype)
+            arrays[name] = data(ARRAYS[name], taken.shape, None if name == "dy" else groups, dtype)
         else:
             arrays[name] = parameter(name, taken.shape, taken.dtype(calls.DTYPES[dtype]))
     return arrays
@@ -172,8 +181,9 @@ def input_digests():
             text = "x".join(map(str, shape)), f"groups={groups[0]}:{groups[1]}", dtype
             yield "/".join(("x", *text)), digest([data(ARRAYS["x"], shape, groups, dtype)])
     for name in ARRAYS:
-        if name not in ("x", "residual"):
-            yield f"{name}/37/float32", digest([parameter(name, (37,), np.dtype(np.float32))])
+        if name not in ("x", "residual", "dy"):
+            made = parameter(name, (37,), np.dtype(np.float64 if name == "weights" else np.float32))
+            yield f"{name}/37/{made.dtype}", digest([made])
 
 
 def read():

@@ -96,6 +96,21 @@ def moments(x, axis=0, keepdims=False):
     return (count, mean, m2) if keepdims else (count, mean.squeeze(axes), m2.squeeze(axes))
 
 
+def weighted_moments(x, weights, axis=0):
+    """Count sum(w), mean (in two parts, as of `centred`) and sum(w (x - mean)^2); the axes are kept.
+
+    What weighs nothing may hold anything.
+    """
+    axes = axes_of(axis, x.ndim)
+    x, w = wide(x), np.broadcast_to(np.asarray(weights, np.longdouble), x.shape)
+    with np.errstate(all="ignore"):
+        count = w.sum(axes, keepdims=True)
+        near = (np.where(w > 0, w * x, 0).sum(axes, keepdims=True) / count).astype(np.float64)
+        centre = np.where(w > 0, w * (x - near), 0).sum(axes, keepdims=True) / count
+        m2 = np.where(w > 0, w * np.square((x - near) - centre), 0).sum(axes, keepdims=True)
+    return count, near, centre, m2
+
+
 def standardize(x, axis=0, ddof=0, eps=0.0):
     return normalize(x, axes_of(axis, x.ndim), eps, ddof)[0]
 
