@@ -25,14 +25,15 @@ struct Candidate {
     bool (*runs_here)();
     void (*add_rows)(Table&);
     void (*add_columns)(Table&);
+    void (*add_extremes)(Table&);
     void (*add_ceilings)(Table&);
 };
 
 constexpr Candidate CANDIDATES[] = {
-    {"baseline", always, baseline::add_rows, baseline::add_columns, baseline::add_ceilings},
+    {"baseline", always, baseline::add_rows, baseline::add_columns, baseline::add_extremes, baseline::add_ceilings},
 #if defined(__x86_64__)
-    {"x86-64-v3", has_v3, v3::add_rows, v3::add_columns, v3::add_ceilings},
-    {"x86-64-v4", has_v4, v4::add_rows, v4::add_columns, v4::add_ceilings},
+    {"x86-64-v3", has_v3, v3::add_rows, v3::add_columns, v3::add_extremes, v3::add_ceilings},
+    {"x86-64-v4", has_v4, v4::add_rows, v4::add_columns, v4::add_extremes, v4::add_ceilings},
 #endif
 };
 
@@ -44,6 +45,7 @@ const std::vector<Isa>& runnable() {
             Isa isa = {candidate.name, {}};
             candidate.add_rows(isa.table);
             candidate.add_columns(isa.table);
+            candidate.add_extremes(isa.table);
             candidate.add_ceilings(isa.table);
             found.push_back(isa);
         }

@@ -19,6 +19,7 @@ from .control import (
 from .group_norm import group_norm
 from .instance_norm import instance_norm
 from .layer_norm import add_layer_norm, layer_norm
+from .min_max_scale import min_max_scale
 from .moments import Moments, moments
 from .rms_norm import add_rms_norm, rms_norm
 from .standardize import standardize
@@ -36,6 +37,7 @@ __all__ = [
     "instance_norm",
     "isa",
     "layer_norm",
+    "min_max_scale",
     "moments",
     "num_threads",
     "rms_norm",

@@ -11,6 +11,7 @@ from .control import set_num_threads as set_num_threads
 from .control import show_config as show_config
 from .control import use_isa as use_isa
 from .layer_norm import add_layer_norm as add_layer_norm
+from .min_max_scale import min_max_scale as min_max_scale
 from .moments import Moments as Moments
 from .moments import moments as moments
 from .rms_norm import add_rms_norm as add_rms_norm
