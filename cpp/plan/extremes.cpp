@@ -19,11 +19,12 @@
 namespace onepass {
 namespace {
 
-constexpr index STRIP = 64;               // rows that are read, then written, while they are in the cache
-constexpr index STRIP_BYTES = 16 << 10;   // likewise
-constexpr index SHARE = 4;                // rows a thread, at least, or rows are cut
-constexpr index SHORTEST = 8192;          // elements of a cut row, at least
-constexpr index MOST_BLOCKS = 64;         // of rows, whose extremes are found apart
+constexpr index STRIP = 64;              // rows that are read, then written, while they are in the cache
+constexpr index STRIP_BYTES = 8 << 10;   // likewise
+constexpr index SHARE = 4;               // rows a thread, at least, or rows are cut
+constexpr index SHORTEST = 8192;         // elements of a cut row, at least
+constexpr index TILE_BYTES = 4 << 10;    // of columns: a row of x, of y and of three arrays beside them fit in the cache
+constexpr index MOST_BLOCKS = 64;        // of rows, whose extremes are found apart
 
 template <class T>
 Scales<T> from(Scales<T> by, index at, bool ranged) {
@@ -114,12 +115,18 @@ class Scaler {
     }
 
   private:
-    // Elements lie on cache lines where the results' do, so that a row cut into lines fits both.
+    static constexpr index tile_ = TILE_BYTES / index(sizeof(T));   // columns that one task sweeps
+
+    // Elements lie on cache lines where the results' do, so that a row cut into lines fits both; and quarters of a page off
+    // them, since a load that lies just before a pending store within its page waits for it.
     void cut_scales(Cutter& cutter, Scales<T>& by, index n) const {
-        constexpr auto LINE = std::uintptr_t(Scratch::LINE), HELD = LINE / sizeof(T);
+        constexpr auto PAGE = std::uintptr_t(4096);
+        std::uintptr_t quarter = 0;
         for (T** array : {&by.min, &by.max, &by.scale, &by.before, &by.after}) {
-            *array = cutter.cut<T>(n + index(HELD));
-            if (*array) *array += reinterpret_cast<std::uintptr_t>(p.y) % LINE / sizeof(S) % HELD;
+            *array = cutter.cut<T>(n + index(PAGE / sizeof(T)));
+            const auto off =
+                reinterpret_cast<std::uintptr_t>(p.y) + ++quarter * PAGE / 4 - reinterpret_cast<std::uintptr_t>(*array);
+            if (*array) *array += off % PAGE / sizeof(T);
         }
     }
 
@@ -144,11 +151,11 @@ class Scaler {
     }
 
     void column_extremes(const Team& team, const S* x) {
-        const index tiles = ceil_div(cols_, TILE), stride = folds_ * p.x_row;
+        const index tiles = ceil_div(cols_, tile_), stride = folds_ * p.x_row;
         team.each(blocks_ * tiles, [&](index task) {
-            const index block = task / tiles, row = block * block_, column = task % tiles * TILE;
+            const index block = task / tiles, row = block * block_, column = task % tiles * tile_;
             T* min = pieces_ + 2 * block * cols_ + column;
-            k.columns_extremes({x + row * stride + column, std::min(block_, rows_ - row), std::min(TILE, cols_ - column),
+            k.columns_extremes({x + row * stride + column, std::min(block_, rows_ - row), std::min(tile_, cols_ - column),
                                 stride, min, min + cols_});
         });
         if (rest_ && team.id == team.size - 1)
@@ -219,10 +226,10 @@ class Scaler {
         };
         // Tiles end on cache lines of y.
         const index lead = index((0 - reinterpret_cast<std::uintptr_t>(y)) % Scratch::LINE / sizeof(S));
-        const index tiles = cols <= 2 * TILE ? 1 : ceil_div(cols - lead, TILE);
+        const index tiles = 2 * cols <= 3 * tile_ ? 1 : ceil_div(cols - lead, tile_);
         team.each_backwards(ceil_div(rows, COLUMN_BLOCK) * tiles, [&](index task) {
             const index row = task / tiles * COLUMN_BLOCK, tile = task % tiles;
-            const index first = tile ? lead + tile * TILE : 0, last = tile + 1 < tiles ? lead + (tile + 1) * TILE : cols;
+            const index first = tile ? lead + tile * tile_ : 0, last = tile + 1 < tiles ? lead + (tile + 1) * tile_ : cols;
             apply(row * folds, std::min(COLUMN_BLOCK, rows - row), folds, first, last - first);
         });
         if (rest && team.id == 0) apply(rows * folds, rest, 1, 0, width_);
