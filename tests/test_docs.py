@@ -13,7 +13,7 @@ import onepass as op
 # What `onepass` offers so far.
 NAMES = {
     "layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm", "add_layer_norm", "add_rms_norm",
-    "moments", "Moments", "standardize",
+    "moments", "Moments", "standardize", "min_max_scale",
     "set_num_threads", "get_num_threads", "num_threads",
     "isa", "available_isas", "use_isa", "show_config",
 }  # fmt: skip
@@ -24,6 +24,7 @@ SIGNATURES = {
     "momentum=0.1, running_ddof=1, axis=1, eps=1e-05, out=None, return_stats=False)",
     "moments": "(x, axis=0)",
     "standardize": "(x, *, axis=0, ddof=0, eps=0.0, out=None, return_moments=False)",
+    "min_max_scale": "(x, *, axis=0, feature_range=(0.0, 1.0), out=None)",
     "set_num_threads": "(n)",
     "get_num_threads": "()",
     "num_threads": "(n)",
