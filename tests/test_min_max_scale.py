@@ -138,6 +138,21 @@ def test_order_is_kept(dtype, each_isa):
                 assert_scaled(x, 0, feature_range, y, feature_range)
 
 
+def test_neighbours_of_the_ends_stay_within(dtype, each_isa):
+    """What rounds past an end is what lies within a rounding of it."""
+    rng = np.random.default_rng(0)
+    a, b = np.sort(rng.standard_normal((2, 20_000)), 0).astype(dtype)
+    inf = dtype.type(np.inf)
+    x = np.stack(
+        [a, np.nextafter(a, inf), np.nextafter(b, -inf), np.nextafter(np.nextafter(b, -inf), -inf), b]
+    )
+    x = np.clip(x, a, b)
+    for feature_range in (*RANGES, (-0.3, 0.4), (1 / 3, 0.9), (-7.1, 5.3)):
+        assert_scaled(x, 0, feature_range, op.min_max_scale(x, feature_range=feature_range), feature_range)
+        y = op.min_max_scale(np.ascontiguousarray(x.T), axis=1, feature_range=feature_range)
+        assert_scaled(x, 0, feature_range, y.T, feature_range)
+
+
 @every_dtype
 def test_constants(any_dtype, each_isa):
     largest = float(ml_dtypes.finfo(any_dtype).max)
