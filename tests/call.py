@@ -55,6 +55,7 @@ class Call:
     size: Callable | None = None  # size(arrays, eps) -> the largest numbers that y is made of, where y is smaller
     sums: Callable | None = None  # sums(arrays, eps) -> (dweight and its size, dbias and its)
     weigh: Callable | None = None  # weigh(arrays) -> how much each element counts, where not all count alike
+    prepare: Callable = lambda arrays: None  # what is to be done to the arrays that arguments() makes
     outs: tuple[str, ...] = ("out",)
     rows: tuple[int, ...] = ()  # the results whose slices along axis 0 are independent of one another, bit for bit
     axis: int | tuple[int, ...] = 0

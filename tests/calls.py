@@ -86,4 +86,5 @@ def arguments(call, dtype, seed=0, data=None):
         else:
             values = rng.uniform(-0.25, 0.25, taken.shape)
         made[name] = values.astype(taken.dtype(dtype))
+    call.prepare(made)
     return made

@@ -79,9 +79,11 @@ def added(norm):
             return function(a["x"], a["residual"], *(a[name] for name in names), axis=axis, eps=eps, **outs)
 
         def reference(a, eps):
-            total = ref.wide(a["x"]) + ref.wide(a["residual"])
             dtype = a["x"].dtype
-            total = ref.rounded(total, dtype) if dtype.itemsize == 2 else total.astype(dtype)
+            if dtype.itemsize == 2:
+                total = ref.rounded(ref.wide(a["x"]) + ref.wide(a["residual"]), dtype)
+            else:
+                total = a["x"] + a["residual"]
             return plain.reference({**a, "x": total}, eps)
 
         return dataclasses.replace(
@@ -199,19 +201,20 @@ def moments(how=""):
             takes = {"mask": Taken(shape, "mask")}
 
         def run(a, eps):
-            x = a["x"]
-            if how == "skipna":
-                x = x.copy()
-                x[~a["mask"]] = np.nan
             options = {"masked": {"mask": a.get("mask")}, "weighted": {"weights": a.get("weights")},
                        "skipna": {"skipna": True}}.get(how, {})  # fmt: skip
-            m = op.moments(x, axis, **options)
+            m = op.moments(a["x"], axis, **options)
             return np.asarray(m.count), np.asarray(m.mean), np.asarray(m.m2)
+
+        def prepare(a):
+            if how == "skipna":
+                a["x"] = np.where(a["mask"], a["x"], a["x"].dtype.type(np.nan))
 
         return Call(
             f"moments {how}".strip(), shape, takes, run, cut(axes), outs=(),
             rows=() if 0 in axes else (0, 1, 2)[not how :],
             weigh=(lambda a: a["weights" if how == "weighted" else "mask"]) if how else None,
+            prepare=prepare,
         )  # fmt: skip
 
     return build

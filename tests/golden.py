@@ -156,6 +156,7 @@ def inputs(call, groups, dtype):
             arrays[name] = data(ARRAYS[name], taken.shape, None if name == "dy" else groups, dtype)
         else:
             arrays[name] = parameter(name, taken.shape, taken.dtype(calls.DTYPES[dtype]))
+    call.prepare(arrays)
     return arrays
 
 

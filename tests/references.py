@@ -115,6 +115,15 @@ def standardize(x, axis=0, ddof=0, eps=0.0):
     return normalize(x, axes_of(axis, x.ndim), eps, ddof)[0]
 
 
+def min_max_scale(x, axis=0, feature_range=(0.0, 1.0)):
+    x = wide(x)
+    lower, upper = (x.dtype.type(end) for end in feature_range)
+    axes = axes_of(axis, x.ndim)
+    least, greatest = x.min(axes, keepdims=True), x.max(axes, keepdims=True)
+    width = np.where(greatest == least, 1, greatest - least)
+    return lower + (x - least) * ((upper - lower) / width)
+
+
 def units(y, y_ref, axis):
     """The largest |y - y_ref| in units of eps/2 * max|y_ref| of its group; NaN where y has one."""
     with np.errstate(all="ignore"):

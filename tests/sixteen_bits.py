@@ -86,6 +86,14 @@ def standardize(name, shape, axes):
     )  # fmt: skip
 
 
+def min_max_scale(name, shape, axes):
+    return Case(
+        name, shape, axes,
+        lambda x, w, b, eps, out=None: op.min_max_scale(x, axis=axes, feature_range=(-0.7, 1.9), out=out),
+        lambda x, w, b, eps: ref.min_max_scale(x, axes, (-0.7, 1.9)),
+    )  # fmt: skip
+
+
 def is_nan(x):
     """(ml_dtypes' isnan warns of signalling ones)"""
     return (x.view(np.uint16) & 0x7FFF) > np.array(np.inf, x.dtype).view(np.uint16)

@@ -39,12 +39,12 @@ def test_the_usual_calls_give_what_the_table_says(name, dtype):
         arrays = calls.arguments(call, dtype)
         before = {key: array.copy() for key, array in arrays.items()}
         results = call.results(arrays)
-        assert all(np.array_equal(before[key], array) for key, array in arrays.items())
+        assert all(before[key].tobytes() == array.tobytes() for key, array in arrays.items())
         assert all(isinstance(result, np.ndarray) for result in results)
         for out in call.outs:
             assert results[call.outs.index(out)].shape == call.shape
         assert call.groups(arrays["x"]).size == arrays["x"].size
-        assert np.array_equal(call.scattered(call.groups(arrays["x"])), arrays["x"])
+        assert call.scattered(call.groups(arrays["x"])).tobytes() == arrays["x"].tobytes()
         assert not calls.faults(call, results, arrays), call.shape
 
 

@@ -210,6 +210,7 @@ CALLS = {
     "batch_norm": lambda x: op.batch_norm(x, training=True, out=x),
     "moments": op.moments,
     "standardize": lambda x: op.standardize(x, out=x),
+    "min_max_scale": lambda x: op.min_max_scale(x, out=x),
 }
 
 

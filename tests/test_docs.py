@@ -14,7 +14,8 @@ import onepass as op
 NAMES = {
     "layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm", "add_layer_norm", "add_rms_norm",
     "LayerNorm", "RMSNorm", "BatchNorm", "GroupNorm", "InstanceNorm",
-    "moments", "Moments", "standardize",
+    "moments", "Moments", "standardize", "min_max_scale",
+    "batch_norm_backward", "group_norm_backward", "instance_norm_backward",
     "set_num_threads", "get_num_threads", "num_threads",
     "isa", "available_isas", "use_isa", "show_config",
 }  # fmt: skip
@@ -22,14 +23,15 @@ NAMES = {
 SIGNATURES = {
     "layer_norm": "(x, weight=None, bias=None, *, axis=-1, eps=1e-05, out=None, return_stats=False)",
     "batch_norm": "(x, weight=None, bias=None, *, running_mean=None, running_var=None, training=False, "
-    "momentum=0.1, running_ddof=1, axis=1, eps=1e-05, out=None, return_stats=False)",
-    "moments": "(x, axis=0)",
+    "momentum=0.1, running_ddof=1, axis=1, eps=1e-05, mask=None, out=None, return_stats=False)",
+    "moments": "(x, axis=0, *, mask=None, weights=None, skipna=False)",
     "standardize": "(x, *, axis=0, ddof=0, eps=0.0, out=None, return_moments=False)",
     "LayerNorm": "(shape, *, eps=1e-05, bias=True, dtype=<class 'numpy.float32'>)",
     "RMSNorm": "(shape, *, eps=None, dtype=<class 'numpy.float32'>)",
     "BatchNorm": "(channels, *, eps=1e-05, momentum=0.1, running_ddof=1, bias=True, axis=1, dtype=<class 'numpy.float32'>)",
     "GroupNorm": "(groups, channels, *, eps=1e-05, bias=True, axis=1, dtype=<class 'numpy.float32'>)",
     "InstanceNorm": "(channels, *, eps=1e-05, bias=True, axis=1, dtype=<class 'numpy.float32'>)",
+    "min_max_scale": "(x, *, axis=0, feature_range=(0.0, 1.0), out=None)",
     "set_num_threads": "(n)",
     "get_num_threads": "()",
     "num_threads": "(n)",

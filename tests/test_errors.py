@@ -34,10 +34,12 @@ NORMS = {
     "batch_norm": lambda x, *args, **kwargs: op.batch_norm(x, *args, **{"training": True, **kwargs}),
     "standardize": op.standardize,
 }
-FUNCTIONS = {**NORMS, "moments": op.moments}
+SCALES = {**NORMS, "min_max_scale": op.min_max_scale}  # no eps
+FUNCTIONS = {**SCALES, "moments": op.moments}
 
 each_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 each_norm = pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+each_scale = pytest.mark.parametrize("norm", SCALES.values(), ids=SCALES)
 
 NOT_ARRAYS = {
     "list": [[1.0, 2.0], [3.0, 4.0]],
@@ -105,7 +107,7 @@ def test_0d(function):
             function(x)
 
 
-@each_norm
+@each_scale
 @pytest.mark.parametrize("dtype", [F32, F64])
 def test_out(norm, dtype):
     x = x_of(dtype=dtype)
@@ -140,7 +142,7 @@ def test_out(norm, dtype):
         assert np.array_equal(buffer, before), shift
 
 
-@each_norm
+@each_scale
 def test_out_is_x_in_another_order(norm):
     square = x_of((5, 5))
     for out in (square.T, square[::-1], square[:, ::-1]):
@@ -149,7 +151,7 @@ def test_out_is_x_in_another_order(norm):
         assert np.array_equal(square, x_of((5, 5)))
 
 
-@each_norm
+@each_scale
 @pytest.mark.parametrize("dtype", [F32, F64])
 def test_out_between_the_elements_of_x_is_fine(norm, dtype):
     x = x_of((6, 8), dtype)
@@ -239,7 +241,9 @@ def test_axis(function):
             function(x, axis=axis)
 
 
-@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "add_layer_norm", "add_rms_norm", "moments"])
+@pytest.mark.parametrize(
+    "name", ["layer_norm", "rms_norm", "add_layer_norm", "add_rms_norm", "min_max_scale", "moments"]
+)
 def test_axes(name):
     function = FUNCTIONS[name]
     x = x_of((3, 4, 5))

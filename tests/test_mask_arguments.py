@@ -70,7 +70,10 @@ def test_nothing_valid_leaves_running_statistics_alone(running_ddof, dtype):
 def test_given_statistics_know_no_mask(dtype, each_isa):
     for norm in BATCH:
         x, mask = norm.data("N(0, 1)", dtype), norm.mask()
-        running = {"running_mean": np.full(norm.channels, 0.25, dtype), "running_var": np.full(norm.channels, 2, dtype)}
+        running = {
+            "running_mean": np.full(norm.channels, 0.25, dtype),
+            "running_var": np.full(norm.channels, 2, dtype),
+        }
         plain = norm.forward(x, training=False, return_stats=True, **running)
         masked = norm.forward(x, training=False, return_stats=True, mask=mask, **running)
         assert all(np.array_equal(a, b) for a, b in zip(plain, masked, strict=True))
@@ -168,8 +171,16 @@ WRONG = {
     "float32": (np.ones((4, 5), F32), TypeError, "mask has dtype float32; expected bool"),
     "objects": (np.ones((4, 5), object), TypeError, "mask has dtype object; expected bool"),
     "a memoryview of floats": (memoryview(np.ones((4, 5), F32)), TypeError, "mask has dtype float32"),
-    "the shape of x": (np.ones(SHAPE, np.bool_), ValueError, "mask has shape (4, 6, 5); expected (4, 5), the shape of x"),
-    "channels": (np.ones((4, 6), np.bool_), ValueError, "mask has shape (4, 6); expected (4, 5), the shape of x without"),
+    "the shape of x": (
+        np.ones(SHAPE, np.bool_),
+        ValueError,
+        "mask has shape (4, 6, 5); expected (4, 5), the shape of x",
+    ),
+    "channels": (
+        np.ones((4, 6), np.bool_),
+        ValueError,
+        "mask has shape (4, 6); expected (4, 5), the shape of x without",
+    ),
     "that would broadcast": (np.ones((1, 5), np.bool_), ValueError, "mask has shape (1, 5); expected (4, 5)"),
     "of samples": (np.ones(4, np.bool_), ValueError, "mask has shape (4,); expected (4, 5)"),
     "0d": (np.array(True), ValueError, "mask has shape (); expected (4, 5)"),
@@ -212,5 +223,7 @@ def test_masks_of_other_layouts_are_wrong():
     ):
         with pytest.raises(ValueError, match=r"mask has shape \(4, 6\); expected"):
             call(np.ones((4, 6), np.bool_))
-    assert grouped.forward(Norm("batch_norm", (4, 5, 6), 0), x, mask=np.ones((5, 6), np.bool_)).shape == x.shape
+    assert (
+        grouped.forward(Norm("batch_norm", (4, 5, 6), 0), x, mask=np.ones((5, 6), np.bool_)).shape == x.shape
+    )
     assert not op.batch_norm(x, training=True, axis=0, mask=np.ones((5, 6), np.bool_)).any()

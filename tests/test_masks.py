@@ -52,9 +52,7 @@ def check(norm, x, mask, eps=1e-5, parameters=((None, None),)):
 
 def same(a, b):
     """Bit for bit, but for which NaN."""
-    return all(
-        p.dtype == q.dtype and np.array_equal(p, q, equal_nan=True) for p, q in zip(a, b, strict=True)
-    )
+    return all(p.dtype == q.dtype and np.array_equal(p, q, equal_nan=True) for p, q in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize("name", datasets.HARD)
@@ -92,12 +90,19 @@ def test_the_ends_of_the_range(norm, name, dtype):
 def test_padded_batches_are_the_sequences_end_to_end(norm, dtype, ragged):
     """The issue's promise: statistics and running statistics, of whatever stands in the padding."""
     x = norm.data("N(0, 1)", dtype)
-    mask = norm.mask() if ragged and norm.shape[0] > 1 else np.random.default_rng(4).random(norm.mask_shape) < 0.6
+    mask = (
+        norm.mask()
+        if ragged and norm.shape[0] > 1
+        else np.random.default_rng(4).random(norm.mask_shape) < 0.6
+    )
     assert 3 < mask.sum() < mask.size
     tokens = np.moveaxis(x, norm.axis, -1)[mask]
     padded = np.where(norm.spread(mask), x, dtype.type(7))
     kind = arithmetic(dtype)
-    old_mean, old_var = np.linspace(1, 3, norm.channels).astype(kind), np.linspace(0.5, 2, norm.channels).astype(kind)
+    old_mean, old_var = (
+        np.linspace(1, 3, norm.channels).astype(kind),
+        np.linspace(0.5, 2, norm.channels).astype(kind),
+    )
     for ddof, momentum in ((1, 0.1), (0, 0.75)):
         running = {"running_mean": old_mean.copy(), "running_var": old_var.copy()}
         given = {**running, "running_ddof": ddof, "momentum": momentum}
@@ -131,7 +136,9 @@ def test_a_padded_sample_is_the_sample_without_padding(norm, dtype):
     y, mean, rstd = norm.forward(np.where(norm.spread(mask), x, dtype.type(7)), mask=mask, return_stats=True)
     kind = arithmetic(dtype)
     for sample, valid, got, m, r in zip(x, mask, y, mean, rstd, strict=True):
-        tokens = np.moveaxis(sample, norm.axis - 1 if norm.axis > 0 else -1, 0)[:, valid]  # (channels, places)
+        tokens = np.moveaxis(sample, norm.axis - 1 if norm.axis > 0 else -1, 0)[
+            :, valid
+        ]  # (channels, places)
         groups = tokens.reshape(norm.groups or norm.channels, -1)
         y_ref, _, rstd_ref = ref.normalize(groups, (1,), 1e-5)
         assert ref.mean_units(m.reshape(-1, 1), groups, 1, kind) <= UNITS
@@ -204,9 +211,13 @@ def test_a_mask_that_is_false_everywhere(norm, dtype):
     mask = np.zeros(norm.mask_shape, np.bool_)
     running = {}
     if norm.of_batch:
-        running = {name: np.full(norm.channels, 3, arithmetic(dtype)) for name in ("running_mean", "running_var")}
+        running = {
+            name: np.full(norm.channels, 3, arithmetic(dtype)) for name in ("running_mean", "running_var")
+        }
     for out in (None, np.empty(norm.shape, dtype)):
-        y, *stats = norm.forward(norm.data("N(0, 1)", dtype), mask=mask, return_stats=True, out=out, **running)
+        y, *stats = norm.forward(
+            norm.data("N(0, 1)", dtype), mask=mask, return_stats=True, out=out, **running
+        )
         assert (y.shape, y.dtype) == (norm.shape, dtype)
         assert np.isnan(y).all()
         assert np.isnan(stats).all()

@@ -106,6 +106,13 @@ def standardize(axis):
     return run
 
 
+def min_max_scale(axis):
+    def run(x, out):
+        return (op.min_max_scale(x, axis=axis, feature_range=(-0.7, 1.9), out=out),)
+
+    return run
+
+
 CASES = [
     *[
         Case("layer_norm", shape, layer_norm(), 0, rows=True)
@@ -171,6 +178,17 @@ CASES = [
     *[Case("standardize", shape, standardize(0), 1) for shape in ((1024, 1024), (65536, 64), (3001, 257))],
     Case("standardize narrow columns", (50_003, 13), standardize(0), 1),
     Case("standardize rows", (3001, 257), standardize(1), 0, rows=True),
+    *[
+        Case("min_max_scale", shape, min_max_scale(0), 1)
+        for shape in ((1024, 1024), (65536, 64), (3001, 257), (50_003, 13))
+    ],
+    Case("min_max_scale narrow columns", (5, 20_001, 3), min_max_scale(1), 0, rows=True),
+    Case("min_max_scale rows", (3001, 257), min_max_scale(1), 0, rows=True),
+    Case("min_max_scale long rows", (3, 400_003), min_max_scale(1), 0, rows=True),
+    Case("min_max_scale images", (64, 128, 16, 16), min_max_scale((0, 2, 3)), 1),
+    Case("min_max_scale short blocks", (300, 200, 7), min_max_scale((0, 2)), 1),
+    Case("min_max_scale few blocks", (3, 2, 200_003), min_max_scale((0, 2)), 1),
+    Case("min_max_scale everything", (1001, 1003), min_max_scale((0, 1)), 0),
 ]
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

@@ -211,7 +211,7 @@ def test_byte_order(norm, half):
 @pytest.mark.parametrize("other", ["float8_e4m3fn", "float8_e5m2", "int4"])
 def test_other_types_of_ml_dtypes(other):
     x = np.ones((6, 5), getattr(ml_dtypes, other))
-    for run in (*ACCEPTING.values(), op.moments, op.standardize):
+    for run in (*ACCEPTING.values(), op.moments, op.standardize, op.min_max_scale):
         with pytest.raises(TypeError, match=rf"\bx\b.*\b{other}\b"):
             run(x)
 

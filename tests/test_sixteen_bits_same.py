@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 import references as ref
-from sixteen_bits import F32, Case, batch_norm, inference, is_nan, layer_norm, rms_norm, standardize
+from sixteen_bits import (
+    F32,
+    Case,
+    batch_norm,
+    inference,
+    is_nan,
+    layer_norm,
+    min_max_scale,
+    rms_norm,
+    standardize,
+)
 
 import onepass as op
 
@@ -76,6 +86,11 @@ LARGER = [
       (((3001, 257), 1), ((50_003, 13), 1), ((30, 17, 31, 33), 1), ((30, 15, 17, 65), -1))],
     standardize("standardize columns", (3001, 257), (0,)),
     standardize("standardize rows", (1001, 1003), (1,)),
+    min_max_scale("min_max_scale columns", (3001, 257), (0,)),
+    min_max_scale("min_max_scale narrow columns", (50_003, 13), (0,)),
+    min_max_scale("min_max_scale rows", (1001, 1003), (1,)),
+    min_max_scale("min_max_scale a long row", (1, 400_003), (1,)),
+    min_max_scale("min_max_scale images", (30, 17, 31, 33), (0, 2, 3)),
     *ADDS,
 ]  # fmt: skip
 
@@ -141,7 +156,7 @@ def test_ml_dtypes_is_the_users_alone(python):
 import sys
 import numpy as np, onepass as op
 x = np.ones((4, 5), np.float16)
-op.layer_norm(x), op.rms_norm(x), op.moments(x), op.standardize(x), op.add_rms_norm(x, x)
+op.layer_norm(x), op.rms_norm(x), op.moments(x), op.standardize(x), op.add_rms_norm(x, x), op.min_max_scale(x)
 op.batch_norm(x, training=True), op.show_config()
 try:
     op.layer_norm(np.ones(3, np.int16))
@@ -176,6 +191,7 @@ for dtype in (np.float16, ml_dtypes.bfloat16):
                 op.batch_norm(x, training=True, out=y)
                 op.batch_norm(x, weight, **running, out=y)
                 op.standardize(x, out=y)
+                op.min_max_scale(x, out=y)
 
             thread = threading.Thread(target=work)
             thread.start()

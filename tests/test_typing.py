@@ -48,6 +48,8 @@ same: bool = m == pickle.loads(pickle.dumps(m))
 
 y = op.standardize(x, axis=0, ddof=1, eps=1e-8, out=x)
 y, m = op.standardize(x, return_moments=True)
+y = op.min_max_scale(x, axis=(0, 1), feature_range=(-1, 1.5), out=x)
+y = op.min_max_scale(x, feature_range=[0, 255])
 
 layer: op.LayerNorm = op.LayerNorm((8, 4), eps=1e-6, bias=False, dtype=np.float64)
 y = layer(x, out=y)
@@ -96,6 +98,9 @@ op.moments(x).average
 op.moments(x) + 1
 op.Moments.merge(3)
 op.standardize(x, 0)
+op.min_max_scale(x, 0)
+op.min_max_scale(x, feature_range=1.0)
+s3: str = op.min_max_scale(x)
 op.set_num_threads("two")
 op.use_isa(3)
 op.rms_norms(x)

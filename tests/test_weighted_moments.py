@@ -4,6 +4,7 @@ import pickle
 import re
 
 import datasets
+import layouts
 import ml_dtypes
 import nist
 import numpy as np
@@ -18,7 +19,7 @@ ALL = [np.dtype(t) for t in (F32, np.float64, np.float16, ml_dtypes.bfloat16)]
 each_dtype = pytest.mark.parametrize("dtype", ALL, ids=str)
 
 AXES = [
-    ((6,), 0), ((300,), 0), ((9000,), -1), ((40, 7), 0), ((40, 7), 1), ((7, 8300), 1), ((700, 3), 0), ((300, 70), -2),
+    ((6,), 0), ((300,), 0), ((9000,), -1), ((40, 7), 0), ((40, 7), 1), ((3, 8300), 1), ((700, 3), 0), ((300, 70), -2),
     ((40, 7), (0, 1)), ((5, 6, 19), 1), ((5, 6, 19), (0, 2)), ((5, 6, 19), (2, 0)), ((5, 6, 19), (-1, -2)),
     ((5, 6, 19), (0, 1)), ((5, 6, 19), (0, 1, 2)), ((3, 4, 5, 6), (1, 3)), ((3, 4, 5, 6), (-4, 2)), ((2, 3, 4, 5, 6), (4, 0, 2)),
     ((1, 17, 1), 1), ((1, 1), 0),
@@ -45,7 +46,9 @@ def check(m, x, weights, axis, message=""):
     assert np.isnan(m.mean[~some]).all(), message
     assert not m.m2[~some].any(), message
     with np.errstate(all="ignore"):
-        distance = np.where(np.asarray(weights) > 0, np.abs((ref.wide(x) - near) - centre), 0).max(axes, keepdims=True)
+        distance = np.where(np.asarray(weights) > 0, np.abs((ref.wide(x) - near) - centre), 0).max(
+            axes, keepdims=True
+        )
         rounding = np.finfo(np.float64).eps / 2 * np.abs(near) * 1.001
         error = np.abs((m.mean.reshape(near.shape) - near) - centre) - rounding
         room = UNITS * np.finfo(kind).eps / 2 * distance
@@ -184,7 +187,12 @@ def test_nan_that_counts_stays_in_its_column(dtype, each_isa):
 def test_constants(dtype, each_isa):
     x = np.tile(np.array(datasets.CONSTANTS, dtype), (300, 1))
     weights = weights_for(x.shape)
-    for given in ({"mask": weights > 0}, {"weights": weights}, {"weights": weights[:, 0].copy()}, {"skipna": True}):
+    for given in (
+        {"mask": weights > 0},
+        {"weights": weights},
+        {"weights": weights[:, 0].copy()},
+        {"skipna": True},
+    ):
         for m in (op.moments(x, **given), op.moments(np.asfortranarray(x), **given)):
             assert np.array_equal(m.mean, x[0].astype(np.float64))
             assert not m.m2.any()
@@ -196,17 +204,18 @@ def test_digits_of_nist(name, each_isa):
     x = nist.load(name, from_file=False)[0]
     mean, deviation = nist.exact(x)
     holes = np.insert(x, np.arange(0, len(x), 3), np.nan)
+    rows = np.stack([holes, holes[::-1]])
     half = np.concatenate([x[::2], x[1::2], [1e300, np.inf]])
     for how, m in (
         ("skipna", op.moments(holes, skipna=True)),
         ("mask", op.moments(holes, mask=~np.isnan(holes))),
-        ("masked rows", op.moments(np.stack([holes, holes[::-1]]), axis=1, mask=np.stack([~np.isnan(holes)] * 2)[:, ::1])
-         if np.array_equal(np.isnan(holes), np.isnan(holes[::-1])) else op.moments(holes[None], axis=1, skipna=True)),
+        ("masked rows", op.moments(rows, axis=1, mask=~np.isnan(rows))),
         ("weights of 0", op.moments(half, weights=np.append(np.ones(len(x)), [0, 0]))),
         ("merged", op.moments(holes[:100], skipna=True) + op.moments(holes[100:], skipna=True)),
     ):  # fmt: skip
-        assert nist.digits(m.mean.ravel()[0], mean) >= 14, how
-        assert nist.digits(m.std(1).ravel()[0], deviation) >= 13, how
+        for got_mean, got_deviation in zip(m.mean.ravel(), m.std(1).ravel(), strict=True):
+            assert nist.digits(got_mean, mean) >= 14, how
+            assert nist.digits(got_deviation, deviation) >= 13, how
 
 
 def test_strides(dtype):
@@ -214,14 +223,12 @@ def test_strides(dtype):
     weights, mask = weights_for(x.shape), np.random.default_rng(1).random(x.shape) < 0.7
     for axis in (0, 1, (0, 1)):
         expected = op.moments(x, axis, mask=mask, weights=weights)
-        for name in ("Fortran", "every second element", "reversed"):
-            def view(a, name=name):
-                if name == "Fortran":
-                    return np.asfortranarray(a)
-                return np.repeat(np.repeat(a, 2, 0), 2, 1)[::2, ::2] if name[0] == "e" else a[::-1, ::-1].copy()[::-1, ::-1]
-
-            assert op.moments(view(x), axis, mask=view(mask), weights=view(weights)) == expected, (name, axis)
-            assert op.moments(x, axis, mask=memoryview(mask), weights=view(weights)) == expected, (name, axis)
+        views = zip(*(layouts.strided(a) for a in (x, mask, weights)), strict=True)
+        for (name, x_view), (_, mask_view), (_, weights_view) in views:
+            assert op.moments(x_view, axis, mask=mask_view, weights=weights_view) == expected, (name, axis)
+            assert op.moments(x, axis, mask=memoryview(mask), weights=weights_view) == expected, (name, axis)
+    for column in (weights[:, 3], weights[::-1, 3][::-1], np.broadcast_to(weights[0, 0], 60)):
+        assert op.moments(x, weights=column) == op.moments(x, weights=column.copy())
 
 
 def test_merging_groups_that_differ(dtype):
@@ -278,7 +285,10 @@ def test_equality_pickling_and_repr(dtype):
         assert copied == m
         assert np.array_equal(copied.count, m.count)
     assert repr(m) == f"Moments(count={m.count!r}, mean={m.mean!r}, m2={m.m2!r})"
-    assert repr(op.moments(np.ones(2), weights=np.array([0.5, 1.0]))) == "Moments(count=1.5, mean=array(1.), m2=array(0.))"
+    assert (
+        repr(op.moments(np.ones(2), weights=np.array([0.5, 1.0])))
+        == "Moments(count=1.5, mean=array(1.), m2=array(0.))"
+    )
     rebuilt = op.Moments(m.count, m.mean, m.m2)
     assert np.array_equal(rebuilt.var(), m.var(), equal_nan=True)
 
@@ -326,8 +336,7 @@ X = np.ones((4, 3), F32)
         ({"weights": np.full((4, 3), -1, F32)}, ValueError, "weights has elements that are negative"),
         ({"weights": np.array([1, -1, 1, 1.0]), "mask": np.array([[True], [False], [True], [True]])}, ValueError,
          "weights has elements that are negative"),
-        ({"skipna": "yes"}, TypeError, "skipna"),
-        ({"skipna": None}, TypeError, "skipna"),
+        ({"skipna": np.ones(3)}, TypeError, "skipna is numpy.ndarray; expected a bool"),
     ],
 )  # fmt: skip
 def test_wrong_input(given, error, words):

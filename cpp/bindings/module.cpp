@@ -9,5 +9,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     onepass::register_group_norm(m);
     onepass::register_moments(m);
     onepass::register_standardize(m);
+    onepass::register_min_max_scale(m);
     onepass::register_control(m);
 }

@@ -156,6 +156,47 @@ struct Gradient {
     bool stream, plain, full;
 };
 
+// The least and the greatest of each row, or of each column; both NaN where it holds NaN or an infinity. Of rows either
+// may be null.
+template <class S>
+struct Extremes {
+    const S* x;
+    index rows, cols, stride;
+    Arith<S>*min, *max;
+};
+
+// What the least and the greatest of a group become.
+template <class T>
+struct Ends {
+    T lower, upper;
+};
+
+// How groups are scaled between their extremes, an element a group (a row, or a column):
+//   y = ((x * before - min) * after) * scale + lower,   at most upper, and upper itself where x is max
+// before and after are powers of two. Both null: all 1.
+template <class T>
+struct Scales {
+    T *min, *max, *scale, *before, *after;
+};
+
+template <class T>
+struct FinishExtremes {
+    index groups;
+    const T *min, *max;
+    Ends<T> ends;
+    Scales<T> by;
+};
+
+template <class S>
+struct Scale {
+    const S* x;
+    S* y;
+    index rows, cols, x_stride, y_stride;
+    Scales<Arith<S>> by;
+    Ends<Arith<S>> ends;
+    bool stream;
+};
+
 template <class S>
 struct Kernels {
     void (*rows_norm)(const RowsNorm<S>&);
@@ -166,6 +207,11 @@ struct Kernels {
     void (*merge_blocks)(const Blocks<Arith<S>, Arith<S>>&);
     void (*merge_moments)(const Blocks<double, Arith<S>>&);
     bool (*finish_groups)(const Finishing<Arith<S>>&);
+    void (*rows_extremes)(const Extremes<S>&);
+    void (*columns_extremes)(const Extremes<S>&);
+    bool (*finish_extremes)(const FinishExtremes<Arith<S>>&);   // the result: are before and after all 1?
+    void (*rows_scale)(const Scale<S>&);
+    void (*columns_scale)(const Scale<S>&);
     void (*widen)(const S* x, Arith<S>* y, index n);
     void (*rows_masked)(const Weighted<S, std::uint8_t>&);
     void (*rows_weighted)(const Weighted<S, double>&);
@@ -192,6 +238,7 @@ struct Table {
     namespace isa {                         \
     void add_rows(Table& table);            \
     void add_columns(Table& table);         \
+    void add_extremes(Table& table);        \
     void add_weighted(Table& table);        \
     void add_groups_backward(Table& table); \
     void add_ceilings(Table& table);        \

@@ -20,6 +20,7 @@ from .group_norm import group_norm, group_norm_backward
 from .instance_norm import instance_norm, instance_norm_backward
 from .layer_norm import add_layer_norm, layer_norm
 from .layers import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from .min_max_scale import min_max_scale
 from .moments import Moments, moments
 from .rms_norm import add_rms_norm, rms_norm
 from .standardize import standardize
@@ -45,6 +46,7 @@ __all__ = [
     "instance_norm_backward",
     "isa",
     "layer_norm",
+    "min_max_scale",
     "moments",
     "num_threads",
     "rms_norm",

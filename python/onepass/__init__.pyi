@@ -19,6 +19,7 @@ from .layers import RMSNorm as RMSNorm
 from .batch_norm import batch_norm_backward as batch_norm_backward
 from .group_norm import group_norm_backward as group_norm_backward
 from .instance_norm import instance_norm_backward as instance_norm_backward
+from .min_max_scale import min_max_scale as min_max_scale
 from .moments import Moments as Moments
 from .moments import moments as moments
 from .rms_norm import add_rms_norm as add_rms_norm

@@ -45,7 +45,7 @@ class Case:
     """One function on one shape, float32.
 
     `axis` is the argument of that name: the normalized axis (layer_norm), the channel axis (batch_norm) or
-    the reduced one (moments, standardize). `sweeps` are the trips over the data that cannot be saved.
+    the reduced one (moments, standardize, min_max_scale). `sweeps` are the trips over the data that cannot be saved.
     """
 
     function: str
@@ -84,6 +84,8 @@ CASES = (
     Case("moments", (65536, 64), 0, STATISTICS),
     Case("standardize", (1024, 1024), 0, COLUMNS, quick=True),
     Case("standardize", (65536, 64), 0, COLUMNS),
+    Case("min_max_scale", (1024, 1024), 0, COLUMNS, quick=True),
+    Case("min_max_scale", (65536, 64), 0, COLUMNS),
 )
 
 
@@ -111,6 +113,7 @@ def ours(case: Case, data: Data) -> tuple[Call, Array]:
         "batch_norm": lambda: op.batch_norm(x, w, b, training=True, axis=axis, eps=EPS, out=out),
         "moments": lambda: op.moments(x, axis=axis),
         "standardize": lambda: op.standardize(x, axis=axis, out=out),
+        "min_max_scale": lambda: op.min_max_scale(x, axis=axis, out=out),
     }
     return calls[case.function], out
 
@@ -120,6 +123,15 @@ def numpy_formula(case: Case, data: Data) -> Call:
     x, out = data.x, np.empty_like(data.x)
     if case.function == "moments":
         return lambda: (x.mean(axis=case.axis), x.var(axis=case.axis))
+    if case.function == "min_max_scale":
+
+        def scale() -> Array:
+            least = x.min(axis=case.axis, keepdims=True)
+            np.subtract(x, least, out=out)
+            np.multiply(out, 1 / (x.max(axis=case.axis, keepdims=True) - least), out=out)
+            return out
+
+        return scale
 
     reduced: int | tuple[int, ...] = case.axis
     shape = [1] * x.ndim
@@ -156,6 +168,13 @@ def torch_action(case: Case, data: Data, threads: int) -> Call | None:
     if case.function == "moments":
         return lambda: torch.var_mean(x, dim=case.axis, correction=0)
     out = torch.empty_like(x)
+    if case.function == "min_max_scale":
+
+        def scale() -> object:
+            least, greatest = torch.aminmax(x, dim=case.axis)
+            return torch.sub(x, least, out=out).mul_(1 / (greatest - least))
+
+        return scale
 
     def standardize() -> object:
         var, mean = torch.var_mean(x, dim=case.axis, correction=0)
@@ -319,8 +338,8 @@ def table(rows: Sequence[Row], threads: int) -> Table:
 LEGEND = """\
 batch_norm is training=True; axis=1: channels first, axis=-1: channels last.
 of ceiling: 1.00 is the speed of only moving the bytes, with the same threads: for layer_norm a copy (ordinary
-  or non-temporal stores, the quicker), for batch_norm and standardize a read and a copy, for moments a read.
-  GB/s counts these bytes.
+  or non-temporal stores, the quicker), for moments a read, for batch_norm, standardize and min_max_scale a
+  read and a copy. GB/s counts these bytes.
 vs ...: time of the peer / time of onepass, median over interleaved rounds; NumPy has one thread.
 -: not installed, or no such operator.  ~: quartiles over the rounds more than 15 % apart.
 """

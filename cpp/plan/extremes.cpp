@@ -1,0 +1,301 @@
+// How rows, columns and blocks are scaled: the extremes of pieces, those of all pieces of a group, the scales, apply.
+//
+// Extremes do not depend on the order in which numbers meet, nor does anything behind them, so the cut into pieces has no
+// say in the bits: a single long row is cut over the threads too, and the extremes of pieces are an array like any other,
+// whose extremes the same kernels find.
+#include "plan/extremes.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "dispatch/dispatch.hpp"
+#include "plan/group_solver.hpp"
+#include "plan/scratch.hpp"
+#include "plan/threads.hpp"
+
+namespace onepass {
+namespace {
+
+constexpr index STRIP = 64;              // rows that are read, then written, while they are in the cache
+constexpr index STRIP_BYTES = 8 << 10;   // likewise
+constexpr index SHARE = 4;               // rows a thread, at least, or rows are cut
+constexpr index SHORTEST = 8192;         // elements of a cut row, at least
+constexpr index TILE_BYTES = 4 << 10;    // of columns: a row of x, of y and of three arrays beside them fit in the cache
+constexpr index MOST_BLOCKS = 64;        // of rows, whose extremes are found apart
+
+template <class T>
+Scales<T> from(Scales<T> by, index at, bool ranged) {
+    if (!ranged) by.before = by.after = nullptr;
+    for (T** array : {&by.min, &by.max, &by.scale, &by.before, &by.after})
+        if (*array) *array += at;
+    return by;
+}
+
+// ---- groups of one row each ----
+
+template <class S>
+void scale_strip(const S* x, S* y, index rows, const Groups<S>& p, Ends<Arith<S>> ends, const Kernels<S>& k, bool stream) {
+    using T = Arith<S>;
+    T min[STRIP], max[STRIP], by[5][STRIP];
+    k.rows_extremes({x, rows, p.span, p.x_group, min, max});
+    const Scales<T> scales = {by[0], by[1], by[2], by[3], by[4]};
+    const bool plain = k.finish_extremes({rows, min, max, ends, scales});
+    k.rows_scale({x, y, rows, p.span, p.x_group, p.y_group, from(scales, 0, !plain), ends, stream});
+}
+
+template <class S>
+void scale_rows(const Team& team, const Groups<S>& p, Ends<Arith<S>> ends, const Kernels<S>& k, bool stream) {
+    const index strip = std::clamp<index>(STRIP_BYTES / (p.span * index(sizeof(S))), 1, STRIP);
+    const index end = team.to(p.problems * p.groups);
+    for (index row = team.from(p.problems * p.groups); row < end;) {
+        const index problem = row / p.groups, group = row % p.groups;
+        const index rows = std::min({strip, p.groups - group, end - row});
+        scale_strip(p.x + problem * p.x_problem + group * p.x_group, p.y + problem * p.y_problem + group * p.y_group, rows,
+                    p, ends, k, stream);
+        row += rows;
+    }
+}
+
+// ---- groups of many pieces ----
+
+// One problem in the hands of one team. Members share the object; what they write is cut between them.
+//
+// The extremes of pieces lie in rows of cols_ columns, the least and the greatest in rows of their own. Each of the groups
+// has inner_ columns: those of its span, or the pieces into which its rows are cut.
+template <class S>
+class Scaler {
+    using T = Arith<S>;
+
+  public:
+    Scaler(const MinMax<S>& problem, int members, bool stream)
+        : p(problem.at), ends_(problem.ends), k(kernels<S>()), merge_(kernels<T>()), stream_(stream) {
+        if (p.by_rows) {
+            const bool few = members > 1 && p.rows * p.groups < SHARE * members;
+            piece_ = few ? std::max(SHORTEST, ceil_div(ceil_div(p.span, 2 * SHARE * members), 64) * 64) : p.span;
+            inner_ = ceil_div(p.span, piece_);
+            cols_ = width_ = p.groups * inner_;
+            blocks_ = p.rows;
+            return;
+        }
+        inner_ = p.span;
+        width_ = p.groups * p.span;
+        const bool narrow = width_ < APPLIED / 2 && p.rows * width_ >= APPLIED * FOLDED_ROWS;
+        if (narrow && p.x_row == width_) folds_ = APPLIED / width_;
+        if (p.y_row == width_) applied_folds_ = folds_;
+        cols_ = folds_ * width_;
+        rows_ = p.rows / folds_;
+        rest_ = p.rows % folds_;
+        block_ = std::max(COLUMN_BLOCK, ceil_div(rows_, MOST_BLOCKS));
+        blocks_ = ceil_div(rows_, block_);
+    }
+
+    // Cuts what it needs; the pieces are null, and only counted, where the cutter has no memory.
+    void cut(Cutter& cutter) {
+        pieces_ = cutter.cut<T>(2 * blocks_ * cols_);
+        merged_ = cutter.cut<T>(2 * cols_ + (rest_ ? 2 * width_ : 0));
+        if (folds_ > 1) folded_ = cutter.cut<T>(2 * width_);
+        if (inner_ > 1) found_ = cutter.cut<T>(2 * p.groups);
+        cut_scales(cutter, by_, p.groups);
+        wide_ = by_;
+        if (!p.by_rows && applied_folds_ * width_ != p.groups) cut_scales(cutter, wide_, applied_folds_ * width_);
+    }
+
+    void run(const Team& team, index number) {
+        const S* x = p.x + number * p.x_problem;
+        S* y = p.y + number * p.y_problem;
+        if (team.id == 0) ranged_.store(false);
+        p.by_rows ? row_extremes(team, x) : column_extremes(team, x);
+        team.barrier();
+        merge(team);
+        p.by_rows ? apply_rows(team, x, y) : apply_columns(team, x, y);
+        team.barrier();   // the next problem uses the same scratch
+    }
+
+  private:
+    static constexpr index tile_ = TILE_BYTES / index(sizeof(T));   // columns that one task sweeps
+
+    // Elements lie on cache lines where the results' do, so that a row cut into lines fits both; and quarters of a page off
+    // them, since a load that lies just before a pending store within its page waits for it.
+    void cut_scales(Cutter& cutter, Scales<T>& by, index n) const {
+        constexpr auto PAGE = std::uintptr_t(4096);
+        std::uintptr_t quarter = 0;
+        for (T** array : {&by.min, &by.max, &by.scale, &by.before, &by.after}) {
+            *array = cutter.cut<T>(n + index(PAGE / sizeof(T)));
+            const auto off =
+                reinterpret_cast<std::uintptr_t>(p.y) + ++quarter * PAGE / 4 - reinterpret_cast<std::uintptr_t>(*array);
+            if (*array) *array += off % PAGE / sizeof(T);
+        }
+    }
+
+    // f(piece, row, group, column, pieces, elements) for runs of pieces that lie evenly spaced.
+    template <class F>
+    void each_run(const Team& team, bool backwards, const F& f) const {
+        const index pieces = p.rows * width_;
+        for (index first = team.from(pieces), end = team.to(pieces); first < end;) {
+            const index at = backwards ? end - 1 : first, place = at % width_;
+            const index run = inner_ > 1 ? 1 : std::min(end - first, backwards ? place + 1 : width_ - place);
+            const index piece = backwards ? end - run : first, column = place % inner_ * piece_;
+            f(piece, at / width_, piece % width_ / inner_, column, run, std::min(piece_, p.span - column));
+            (backwards ? end : first) += backwards ? -run : run;
+        }
+    }
+
+    void row_extremes(const Team& team, const S* x) {
+        each_run(team, false, [&](index piece, index row, index group, index column, index run, index n) {
+            k.rows_extremes({x + row * p.x_row + group * p.x_group + column, run, n, p.x_group, pieces_ + piece,
+                             pieces_ + p.rows * width_ + piece});
+        });
+    }
+
+    void column_extremes(const Team& team, const S* x) {
+        const index tiles = ceil_div(cols_, tile_), stride = folds_ * p.x_row;
+        team.each(blocks_ * tiles, [&](index task) {
+            const index block = task / tiles, row = block * block_, column = task % tiles * tile_;
+            T* min = pieces_ + 2 * block * cols_ + column;
+            k.columns_extremes({x + row * stride + column, std::min(block_, rows_ - row), std::min(tile_, cols_ - column),
+                                stride, min, min + cols_});
+        });
+        if (rest_ && team.id == team.size - 1)
+            k.columns_extremes(
+                {x + rows_ * stride, rest_, width_, p.x_row, merged_ + 2 * cols_, merged_ + 2 * cols_ + width_});
+    }
+
+    // The extremes of extremes, the least and the greatest together.
+    void merge(const Team& team) {
+        team.each(ceil_div(cols_, GROUP_TILE), [&](index task) {
+            const index at = task * GROUP_TILE;
+            merge_.columns_extremes(
+                {pieces_ + at, 2 * blocks_, std::min(GROUP_TILE, cols_ - at), cols_, merged_ + at, merged_ + cols_ + at});
+        });
+        team.barrier();
+        if (folds_ > 1) {
+            if (team.id == 0)
+                merge_.columns_extremes({merged_, 2 * folds_ + (rest_ ? 2 : 0), width_, width_, folded_, folded_ + width_});
+            team.barrier();
+        }
+        team.each(ceil_div(p.groups, GROUP_TILE), [&](index task) {
+            const index group = task * GROUP_TILE, n = std::min(GROUP_TILE, p.groups - group);
+            const T *min = (folds_ > 1 ? folded_ : merged_) + group * inner_, *max = min + width_;
+            if (inner_ > 1) {
+                merge_.rows_extremes({min, n, inner_, inner_, found_ + group, nullptr});
+                merge_.rows_extremes({max, n, inner_, inner_, nullptr, found_ + p.groups + group});
+                min = found_ + group;
+                max = min + p.groups;
+            }
+            if (!k.finish_extremes({n, min, max, ends_, from(by_, group, true)})) ranged_.store(true);
+        });
+        team.barrier();
+    }
+
+    void apply_rows(const Team& team, const S* x, S* y) {
+        const bool ranged = ranged_.load();
+        // From the end to the beginning: what was read last is the likeliest to be in the cache still.
+        each_run(team, true, [&](index, index row, index group, index column, index run, index n) {
+            k.rows_scale({x + row * p.x_row + group * p.x_group + column, y + row * p.y_row + group * p.y_group + column,
+                          run, n, p.x_group, p.y_group, from(by_, group, ranged), ends_, stream_});
+        });
+    }
+
+    // An element a group becomes an element a column.
+    void expand(const Team& team) const {
+        if (wide_.min == by_.min) return;
+        team.each(applied_folds_, [&](index fold) {
+            const auto one = [&](T* to, const T* of) {
+                for (index g = 0; g < p.groups; ++g) std::fill_n(to + fold * width_ + g * inner_, inner_, of[g]);
+            };
+            one(wide_.min, by_.min);
+            one(wide_.max, by_.max);
+            one(wide_.scale, by_.scale);
+            if (!ranged_.load()) return;
+            one(wide_.before, by_.before);
+            one(wide_.after, by_.after);
+        });
+        team.barrier();
+    }
+
+    void apply_columns(const Team& team, const S* x, S* y) {
+        expand(team);
+        const bool ranged = ranged_.load();
+        const index folds = applied_folds_, cols = folds * width_, rows = p.rows / folds, rest = p.rows % folds;
+        const auto apply = [&](index row, index count, index each, index column, index n) {
+            k.columns_scale({x + row * p.x_row + column, y + row * p.y_row + column, count, n, each * p.x_row,
+                             each * p.y_row, from(wide_, column, ranged), ends_, stream_});
+        };
+        // Tiles end on cache lines of y.
+        const index lead = index((0 - reinterpret_cast<std::uintptr_t>(y)) % Scratch::LINE / sizeof(S));
+        const index tiles = 2 * cols <= 3 * tile_ ? 1 : ceil_div(cols - lead, tile_);
+        team.each_backwards(ceil_div(rows, COLUMN_BLOCK) * tiles, [&](index task) {
+            const index row = task / tiles * COLUMN_BLOCK, tile = task % tiles;
+            const index first = tile ? lead + tile * tile_ : 0, last = tile + 1 < tiles ? lead + (tile + 1) * tile_ : cols;
+            apply(row * folds, std::min(COLUMN_BLOCK, rows - row), folds, first, last - first);
+        });
+        if (rest && team.id == 0) apply(rows * folds, rest, 1, 0, width_);
+    }
+
+    const Groups<S>& p;
+    const Ends<T> ends_;
+    const Kernels<S>& k;
+    const Kernels<T>& merge_;
+    const bool stream_;
+    index width_ = 0, cols_ = 0, inner_ = 1, piece_ = 0, blocks_ = 0, block_ = 0, rows_ = 0, rest_ = 0, folds_ = 1;
+    index applied_folds_ = 1;
+    T *pieces_ = nullptr, *merged_ = nullptr, *folded_ = nullptr, *found_ = nullptr;
+    Scales<T> by_ = {}, wide_ = {};
+    std::atomic<bool> ranged_{false};
+};
+
+}   // namespace
+
+template <class S>
+MinMax<S> min_max_of(const View& view, const S* x, S* y, Ends<Arith<S>> ends) {
+    MinMax<S> p = {groups_of(view, x, y), ends};
+    if (view.kind != Kind::rows) return p;
+    p.at.problems = view.size[0];
+    p.at.x_problem = view.stride[0][0];
+    p.at.y_problem = view.stride[1][0];
+    p.at.rows = 1;
+    return p;
+}
+
+template <class S>
+void solve(const MinMax<S>& problem) {
+    const Groups<S>& p = problem.at;
+    const index bytes = p.problems * p.rows * p.groups * p.span * index(sizeof(S)) * 2;
+    const bool stream = streams(p.x, p.y, bytes);
+    const int threads = threads_for(bytes);
+    const index rows = p.problems * p.groups;
+    if (p.by_rows && p.rows == 1 && (threads == 1 || rows >= SHARE * threads || p.span < 2 * SHORTEST)) {
+        const int members = static_cast<int>(std::min<index>(threads, rows));
+        return run_team(members, [&](const Team& team) { scale_rows(team, p, problem.ends, kernels<S>(), stream); });
+    }
+    // Many problems: each thread solves whole ones. Few: all threads solve each together.
+    const bool whole = p.problems >= threads;
+    std::vector<std::unique_ptr<Scaler<S>>> scalers;
+    for (int i = 0; i < (whole ? threads : 1); ++i)
+        scalers.push_back(std::make_unique<Scaler<S>>(problem, whole ? 1 : threads, stream));
+    Cutter counter(nullptr);
+    for (auto& scaler : scalers) scaler->cut(counter);
+    const Scratch scratch(counter.used());
+    Cutter cutter(scratch.data());
+    for (auto& scaler : scalers) scaler->cut(cutter);
+    run_team(threads, [&](const Team& team) {
+        if (whole)
+            team.each(p.problems, [&](index number) { scalers[static_cast<std::size_t>(team.id)]->run(Team{}, number); });
+        else
+            for (index number = 0; number < p.problems; ++number) scalers[0]->run(team, number);
+    });
+}
+
+#define ONEPASS_INSTANTIATE(S)                                                \
+    template MinMax<S> min_max_of(const View&, const S*, S*, Ends<Arith<S>>); \
+    template void solve(const MinMax<S>&);
+ONEPASS_INSTANTIATE(float)
+ONEPASS_INSTANTIATE(double)
+ONEPASS_INSTANTIATE(Float16)
+ONEPASS_INSTANTIATE(BFloat16)
+#undef ONEPASS_INSTANTIATE
+
+}   // namespace onepass
