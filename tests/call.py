@@ -34,12 +34,14 @@ class Taken:
     """An array argument beside x."""
 
     shape: tuple[int, ...]
-    role: str  # "data" (as x), "weight", "bias" (x's dtype), "mean", "var" (the statistics'), "mask", "weights"
+    role: str  # "data" (like x), "weight", "bias", "mean", "var", "mask", "weights"
     updated: bool = False  # is it written in place?
 
     def dtype(self, x):
-        roles = {"mean": arithmetic(x), "var": arithmetic(x), "mask": np.dtype(bool), "weights": np.dtype(np.float64)}
-        return roles.get(self.role, x)
+        """x's, but for statistics, masks and the weights of moments."""
+        if self.role in ("mean", "var"):
+            return arithmetic(x)
+        return {"mask": np.dtype(bool), "weights": np.dtype(np.float64)}.get(self.role, x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +54,12 @@ class Call:
     run: Callable  # run(arrays, eps, **outs) -> every array that comes out; y, or dx, first
     groups: Callable  # groups(a) -> (groups, elements): an array of x's shape, cut as x is
     reference: Callable | None = None  # reference(arrays, eps) -> y, or dx
-    size: Callable | None = None  # size(arrays, eps) -> the largest numbers that y is made of, where y is smaller
+    size: Callable | None = None  # size(arrays, eps) -> the numbers that y is made of, where y may be smaller
     sums: Callable | None = None  # sums(arrays, eps) -> (dweight and its size, dbias and its)
     weigh: Callable | None = None  # weigh(arrays) -> how much each element counts, where not all count alike
     prepare: Callable = lambda arrays: None  # what is to be done to the arrays that arguments() makes
     outs: tuple[str, ...] = ("out",)
-    rows: tuple[int, ...] = ()  # the results whose slices along axis 0 are independent of one another, bit for bit
+    rows: tuple[int, ...] = ()  # results whose slices along axis 0 do not depend on one another, bit for bit
     axis: int | tuple[int, ...] = 0
     centred: bool = True  # is the mean subtracted?
 
@@ -97,7 +99,8 @@ def determined(call, arrays, eps):
     x = ref.wide(arrays["x"])
     x = call.groups(x + ref.wide(arrays["residual"]) if "residual" in arrays else x)
     counts = call.groups(call.weigh(arrays) > 0 if call.weigh else np.ones(call.shape, bool))
-    if eps > 0 or call.kind == "moments" or "running_var" in arrays and not call.takes["running_var"].updated:
+    given = "running_var" in arrays and not call.takes["running_var"].updated
+    if eps > 0 or given or call.kind == "moments":
         return counts.any(1)
     first = np.take_along_axis(x, counts.argmax(1)[:, None], 1) if call.centred else 0
     return (counts & (x != first)).any(1)

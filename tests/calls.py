@@ -7,6 +7,7 @@ floating-point environment follow by themselves; only the digests have to be wri
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import calls_backward as backward
 import calls_forward as forward
@@ -35,28 +36,37 @@ CALLS = {
     "add_layer_norm": Row(forward.added(forward.layer_norm), "axes"),
     "add_rms_norm": Row(forward.added(forward.rms_norm), "axes"),
     "batch_norm training": Row(forward.batch_norm_training, "channels", 2),
-    "batch_norm training masked": Row(lambda *given: forward.batch_norm_training(*given, masked=True), "channels", 2),
+    "batch_norm training masked": Row(partial(forward.batch_norm_training, masked=True), "channels", 2),
     "batch_norm inference": Row(forward.batch_norm_inference, "channels", 2),
     "group_norm": Row(forward.grouped("group_norm"), "samples", 2),
-    "group_norm masked": Row(forward.grouped("group_norm", masked=True), "samples", 3),
+    "group_norm masked": Row(forward.grouped("group_norm", True), "samples", 3),
     "instance_norm": Row(forward.grouped("instance_norm"), "samples", 3),
-    "instance_norm masked": Row(forward.grouped("instance_norm", masked=True), "samples", 3),
+    "instance_norm masked": Row(forward.grouped("instance_norm", True), "samples", 3),
     "moments": Row(forward.moments(), "axes"),
     "moments masked": Row(forward.moments("masked"), "axes"),
     "moments weighted": Row(forward.moments("weighted"), "axes"),
     "moments skipna": Row(forward.moments("skipna"), "axes"),
     "standardize": Row(forward.standardize, "axes"),
+    "min_max_scale": Row(forward.min_max_scale, "axes"),
     "batch_norm_backward": Row(backward.batch_norm(), "channels", 2),
     "batch_norm_backward masked": Row(backward.batch_norm("masked"), "channels", 2),
     "batch_norm_backward inference": Row(backward.batch_norm("inference"), "channels", 2),
     "group_norm_backward": Row(backward.grouped("group_norm_backward"), "samples", 2),
-    "group_norm_backward masked": Row(backward.grouped("group_norm_backward", masked=True), "samples", 3),
+    "group_norm_backward masked": Row(backward.grouped("group_norm_backward", True), "samples", 3),
     "instance_norm_backward": Row(backward.grouped("instance_norm_backward"), "samples", 3),
-    "instance_norm_backward masked": Row(backward.grouped("instance_norm_backward", masked=True), "samples", 3),
+    "instance_norm_backward masked": Row(backward.grouped("instance_norm_backward", True), "samples", 3),
 }
 
 # What op.__all__ holds beside the functions of CALLS.
-CONTROL = {"available_isas", "get_num_threads", "isa", "num_threads", "set_num_threads", "show_config", "use_isa"}
+CONTROL = {
+    "available_isas",
+    "isa",
+    "use_isa",
+    "get_num_threads",
+    "num_threads",
+    "set_num_threads",
+    "show_config",
+}
 
 
 def usual(name):

@@ -1,6 +1,7 @@
 """Rows of calls.CALLS: the gradients.
 
-    g = dy * weight,   dx = rstd * (g - sum(g) / n - xhat * sum(g * xhat) / n),   dweight = sum(dy * xhat),   dbias = sum(dy)
+    g = dy * weight,  dx = rstd * (g - sum(g) / n - xhat * sum(g * xhat) / n)
+    dweight = sum(dy * xhat),  dbias = sum(dy)
 
 n elements of a group entered its statistics; the two means come back to those elements alone. Where the statistics were
 given, dx = rstd * g.
@@ -75,7 +76,8 @@ def of_rows(name, centred=True):
         def run(a, eps):
             return getattr(op, name)(a["dy"], a["x"], a["weight"], axis=axis, eps=eps)
 
-        return gradient(name, shape, cut(axes), axes, run, axis, centred=centred, rows=() if 0 in axes else (0,))
+        rows = () if 0 in axes else (0,)
+        return gradient(name, shape, cut(axes), axes, run, axis, centred=centred, rows=rows)
 
     return build
 

@@ -232,3 +232,14 @@ def standardize(shape, axis):
         lambda a, eps: ref.standardize(a["x"], axis, 0, eps),
         rows=() if 0 in axes else (0, 1, 2),
     )  # fmt: skip
+
+
+def min_max_scale(shape, axis):
+    axes, ends = ref.axes_of(axis, len(shape)), (-0.5, 0.75)
+    return Call(
+        "min_max_scale", shape, {},
+        lambda a, eps, **outs: (op.min_max_scale(a["x"], axis=axis, feature_range=ends, **outs),),
+        cut(axes),
+        lambda a, eps: ref.min_max_scale(a["x"], axis, ends),
+        rows=() if 0 in axes else (0,),
+    )  # fmt: skip

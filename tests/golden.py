@@ -31,11 +31,12 @@ An array has a number (ARRAYS), its elements are counted from 0 in C order. p is
         5         k 2^(1-p) 2^tiny                        whose squares vanish           (EXPONENTS)
 
 THE CALLS. eps is 2^-17 (exact in float32); batch norm in training has momentum 0.1 (a double) and running_ddof 0; group
-norm cuts 12 channels into 4 groups and 24 into 6; ddof is 0; weights and running statistics are always given; for
-"moments skipna" x is NaN where the mask is false. THE DIGEST is that of all results' bytes one after the other, each in C
-order, little-endian: y, mean, rstd (rms_norm: y, rstd; sums: y, x + residual; moments: count, mean, m2, in float64;
-standardize: y, mean, m2; gradients: dx, dweight, dbias), then what was updated in place (running_mean, running_var). Lines
-whose key begins with an array's name are digests of inputs: where a result differs they tell whether its inputs do.
+norm cuts 12 channels into 4 groups and 24 into 6; ddof is 0; min_max_scale scales to (-0.5, 0.75); weights and running
+statistics are always given; for "moments skipna" x is NaN where the mask is false. THE DIGEST is that of all results'
+bytes one after the other, each in C order, little-endian: y, mean, rstd (rms_norm: y, rstd; sums: y, x + residual;
+moments: count, mean, m2, in float64; standardize: y, mean, m2; min_max_scale: y; gradients: dx, dweight, dbias), then what
+was updated in place (running_mean, running_var). Lines whose key begins with an array's name are digests of inputs: where
+a result differs they tell whether its inputs do.
 """
 
 import argparse
@@ -83,9 +84,8 @@ def key(name, shape, axis, groups, dtype):
     def text(numbers, by):
         return by.join(map(str, numbers if isinstance(numbers, tuple) else (numbers,)))
 
-    return "/".join(
-        [name.replace(" ", "_"), text(shape, "x"), f"axis={text(axis, ',')}", f"groups={text(groups, ':')}", dtype]
-    )
+    layout = text(shape, "x"), f"axis={text(axis, ',')}", f"groups={text(groups, ':')}"
+    return "/".join((name.replace(" ", "_"), *layout, dtype))
 
 
 CASES = {
@@ -116,7 +116,7 @@ def exactly(integers, exponents, dtype):
     return stored
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def data(number, shape, groups, dtype):
     """x or a residual."""
     n, p = int(np.prod(shape)), DIGITS[dtype]

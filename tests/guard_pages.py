@@ -66,11 +66,13 @@ class Guarded:
 # Both sides of a pack, of two, of a chunk; narrow and wide; one row and many.
 AXES = [
     *[((3, d), -1) for d in (1, 2, 3, 7, 15, 16, 17, 33, 63, 65, 129, 255, 1000, 1031)],
-    *[((n, c), 0) for n, c in ((1, 5), (2, 17), (3, 1), (7, 33), (9, 3), (17, 15), (33, 7), (129, 31), (300, 65), (70, 2))],
+    *[((n, c), 0) for n, c in ((1, 5), (2, 17), (3, 1), (7, 33), (9, 3), (17, 15), (33, 7))],
+    *[((n, c), 0) for n, c in ((129, 31), (300, 65), (70, 2))],
     *[((3, 5, 7), 1), ((2, 31, 65), 1), ((4, 9, 33), (0, 2)), ((3, 17, 5), (1, 2)), ((2, 70, 3), 1)],
 ]
 CHANNELS = [
-    *[((n, c), 1) for n, c in ((1, 1), (2, 17), (3, 1), (7, 33), (9, 3), (33, 7), (129, 31), (300, 65), (70, 2))],
+    *[((n, c), 1) for n, c in ((1, 1), (2, 17), (3, 1), (7, 33), (9, 3), (33, 7))],
+    *[((n, c), 1) for n, c in ((129, 31), (300, 65), (70, 2))],
     *[((2, 3, 1), 1), ((3, 5, 7), 1), ((2, 6, 129), 1), ((3, 3, 4, 4), 1), ((2, 2, 31, 33), 1)],
     *[((3, 7, 5), -1), ((2, 65, 17), -1), ((3, 4, 4, 3), -1), ((2, 9, 9, 33), -1), ((1, 300, 2), -1)],
 ]
@@ -107,7 +109,8 @@ def walk(dtype, say):
                 }
                 results = call.run(put, 1e-5, **outs)
                 updated = [put[key] for key, taken in call.takes.items() if taken.updated]
-                assert [result.tobytes() for result in (*results, *updated)] == want, (name, shape, at_end, padding)
+                got = [result.tobytes() for result in (*results, *updated)]
+                assert got == want, (name, shape, at_end, padding)
 
 
 # Results larger than the caches are written past them, by other stores: lengths that end within a cache line.

@@ -73,6 +73,9 @@ KINDS = [
 ]  # fmt: skip
 
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+each_masked_kind = pytest.mark.parametrize(
+    "kind", [k for k in KINDS if k.has_mask], ids=lambda kind: kind.name
+)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
@@ -98,6 +101,14 @@ def trained(kind, **settings):
 
 def data(kind, dtype, seed=1):
     return (2 + 3 * np.random.default_rng(seed).standard_normal(kind.shape)).astype(dtype)
+
+
+def mask_for(kind, seed=1):
+    """Most places of x, some of every sample."""
+    shape = tuple(np.delete(kind.shape, kind.axis))
+    mask = np.random.default_rng(seed).random(shape) < 0.75
+    mask[..., :2], mask.flat[-1] = True, False
+    return mask
 
 
 def bits(state):

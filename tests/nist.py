@@ -15,7 +15,8 @@ FOLDER = pathlib.Path(__file__).resolve().parents[2] / "shared" / "nist"
 FILES = ("Lottery", "Lew", "Mavro", "Michelso", "NumAcc1")
 
 
-MACHIN, HUTTON = ((4, 5), (-1, 239)), ((2, 3), (1, 7))  # pi / 4 = 4 arctan(1/5) - arctan(1/239) (1706); and 1776
+# pi / 4 = 4 arctan(1/5) - arctan(1/239) (1706) = 2 arctan(1/3) + arctan(1/7) (1776).
+MACHIN, HUTTON = ((4, 5), (-1, 239)), ((2, 3), (1, 7))
 
 
 def pi_digits(n, formula=MACHIN):

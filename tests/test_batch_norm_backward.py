@@ -18,7 +18,14 @@ F32 = np.float32
 each_norm = pytest.mark.parametrize("norm", BATCH, ids=str)
 SMALL = [
     Norm("batch_norm", shape, axis)
-    for shape, axis in (((9, 3), 1), ((3, 2, 5), 1), ((3, 5, 2), -1), ((2, 3, 2, 3), 1), ((2, 3, 2, 3), 2), ((3, 9), 0))
+    for shape, axis in (
+        ((9, 3), 1),
+        ((3, 2, 5), 1),
+        ((3, 5, 2), -1),
+        ((2, 3, 2, 3), 1),
+        ((2, 3, 2, 3), 2),
+        ((3, 9), 0),
+    )
 ]
 small_norm = pytest.mark.parametrize("norm", SMALL, ids=str)
 masked_or_not = pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
@@ -41,7 +48,9 @@ def test_the_ends_of_the_range(norm, name, dtype):
     rows = norm.rows(np.empty(norm.shape, np.bool_)).shape
     x = np.ascontiguousarray(norm.back(datasets.extreme(name, dtype, rows)))
     for mask in (None, norm.mask()):
-        assert all(np.isfinite(a).all() for a in gradients.check(norm, given_dy(norm, dtype), x, None, mask, 0.0))
+        assert all(
+            np.isfinite(a).all() for a in gradients.check(norm, given_dy(norm, dtype), x, None, mask, 0.0)
+        )
     # Among ordinary channels, one alone.
     among = norm.data("N(0, 1)", dtype)
     np.moveaxis(among, norm.axis, 0)[1] = np.moveaxis(x, norm.axis, 0)[1]
@@ -84,18 +93,25 @@ def test_inference(dtype, each_isa):
     for norm in BATCH:
         x, dy = norm.data("N(0, 1)", dtype), given_dy(norm, dtype)
         rng = np.random.default_rng(5)
-        mean, var = rng.uniform(-1, 1, norm.channels).astype(dtype), rng.uniform(0.5, 2, norm.channels).astype(dtype)
+        mean, var = (
+            rng.uniform(-1, 1, norm.channels).astype(dtype),
+            rng.uniform(0.5, 2, norm.channels).astype(dtype),
+        )
         given = {"running_mean": mean, "running_var": var, "training": False}
         xhat, _, rstd = ref.batch_norm_inference(x, mean, var, axis=norm.axis)
         axes = ref.others(norm.axis % x.ndim, x.ndim)
         for weight in (None, weight_of(norm, dtype)):
             wide_dy = ref.wide(dy)
             dx = grouped.affine(norm, wide_dy, weight) * rstd
-            got = gradients.check(norm, dy, x, weight, expected=(dx, (wide_dy * xhat).sum(axes), wide_dy.sum(axes)), **given)
+            got = gradients.check(
+                norm, dy, x, weight, expected=(dx, (wide_dy * xhat).sum(axes), wide_dy.sum(axes)), **given
+            )
             masked = norm.backward(dy, x, weight, mask=norm.mask(), **given)
             assert all(np.array_equal(a, b) for a, b in zip(got, masked, strict=True))
             table = np.stack([mean, mean, var, var], axis=1)
-            strided = norm.backward(dy, x, weight, **{**given, "running_mean": table[:, 1], "running_var": table[:, 2]})
+            strided = norm.backward(
+                dy, x, weight, **{**given, "running_mean": table[:, 1], "running_var": table[:, 2]}
+            )
             assert all(np.array_equal(a, b) for a, b in zip(got, strided, strict=True))
         assert np.array_equal((mean, var), (table[:, 0], table[:, 3]))
 
@@ -119,7 +135,7 @@ def test_defaults(dtype):
 
 
 @pytest.mark.parametrize("padding", [0, 1e4, -1e30, np.nan, np.inf], ids=str)
-@each_norm
+@pytest.mark.parametrize("norm", grouped.SOME[:4], ids=str)
 def test_padding_without_a_gradient(norm, padding, dtype):
     gradients.check_padding_without_a_gradient(norm, padding, dtype)
 
@@ -162,8 +178,12 @@ def test_one_element_a_channel(dtype):
 def test_torch(norm, dtype):
     torch = pytest.importorskip("torch")
     x, dy, weight = norm.data("N(0, 1)", dtype), given_dy(norm, dtype), weight_of(norm, dtype)
-    running = np.linspace(-1, 1, norm.channels).astype(dtype), np.linspace(0.5, 2, norm.channels).astype(dtype)
+    running = (
+        np.linspace(-1, 1, norm.channels).astype(dtype),
+        np.linspace(0.5, 2, norm.channels).astype(dtype),
+    )
     for training in (True, False):
+
         def function(leaf, *, training=training, **given):
             statistics = [torch.from_numpy(r.astype(np.float64)) for r in running]
             return torch.nn.functional.batch_norm(leaf, *statistics, training=training, **given)
@@ -198,8 +218,16 @@ ONES = np.ones((6, 4), F32)
         ({"eps": "1e-5"}, TypeError, "eps is str; expected a real number"),
         ({"eps": None}, TypeError, "eps is NoneType"),
         ({"training": False}, ValueError, "running_mean is None; expected an array where training=False"),
-        ({"training": False, "running_mean": np.ones(4, F32)}, ValueError, "running_var is None; expected an array"),
-        ({"training": False, "running_var": np.ones(4, F32)}, ValueError, "running_mean is None; expected an array"),
+        (
+            {"training": False, "running_mean": np.ones(4, F32)},
+            ValueError,
+            "running_var is None; expected an array",
+        ),
+        (
+            {"training": False, "running_var": np.ones(4, F32)},
+            ValueError,
+            "running_mean is None; expected an array",
+        ),
         ({"running_mean": np.ones(4)}, TypeError, "running_mean has dtype float64; expected float32"),
         ({"running_var": np.ones(5, F32)}, ValueError, "running_var has shape (5,); expected (4,)"),
         ({"running_var": [1.0] * 4}, TypeError, "running_var is list"),

@@ -8,6 +8,8 @@ import pytest
 
 import onepass as op
 
+STEPS = {"float32": 2.0**-20, "float64": 2.0**-49, "float16": 2.0**-9, "bfloat16": 2.0**-6}
+
 each_dtype = pytest.mark.parametrize("dtype", calls.DTYPES.values(), ids=calls.DTYPES)
 
 
@@ -58,8 +60,8 @@ def test_a_wrong_result_is_seen(name, dtype):
         for i in range({"norm": 1, "moments": 3, "gradient": 3}[call.kind]):
             results = [result.copy() for result in good]
             at = np.unravel_index(np.abs(results[i].astype(np.float64)).argmax(), results[i].shape)
-            step = {"float32": 2.0**-20, "float64": 2.0**-49, "float16": 2.0**-9, "bfloat16": 2.0**-6}[dtype.name]
-            if call.kind != "norm" and i > 0:  # the room is that of every term of a sum, or of a group's deviation
+            step = STEPS[dtype.name]
+            if call.kind != "norm" and i > 0:  # in units of every term of a sum, or of a group's deviation
                 step = 1e-3
             if call.kind == "gradient" and i == 0:  # of terms that may be larger than their sum
                 step *= 64

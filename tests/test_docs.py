@@ -24,6 +24,15 @@ SIGNATURES = {
     "layer_norm": "(x, weight=None, bias=None, *, axis=-1, eps=1e-05, out=None, return_stats=False)",
     "batch_norm": "(x, weight=None, bias=None, *, running_mean=None, running_var=None, training=False, "
     "momentum=0.1, running_ddof=1, axis=1, eps=1e-05, mask=None, out=None, return_stats=False)",
+    "rms_norm": "(x, weight=None, *, axis=-1, eps=None, out=None, return_stats=False)",
+    "group_norm": "(x, num_groups, weight=None, bias=None, *, axis=1, eps=1e-05, mask=None, out=None, return_stats=False)",
+    "instance_norm": "(x, weight=None, bias=None, *, axis=1, eps=1e-05, mask=None, out=None, return_stats=False)",
+    "add_layer_norm": "(x, residual, weight=None, bias=None, *, axis=-1, eps=1e-05, out=None, sum_out=None)",
+    "add_rms_norm": "(x, residual, weight=None, *, axis=-1, eps=None, out=None, sum_out=None)",
+    "batch_norm_backward": "(dy, x, weight=None, *, running_mean=None, running_var=None, training=True, "
+    "axis=1, eps=1e-05, mask=None)",
+    "group_norm_backward": "(dy, x, num_groups, weight=None, *, axis=1, eps=1e-05, mask=None)",
+    "instance_norm_backward": "(dy, x, weight=None, *, axis=1, eps=1e-05, mask=None)",
     "moments": "(x, axis=0, *, mask=None, weights=None, skipna=False)",
     "standardize": "(x, *, axis=0, ddof=0, eps=0.0, out=None, return_moments=False)",
     "LayerNorm": "(shape, *, eps=1e-05, bias=True, dtype=<class 'numpy.float32'>)",

@@ -19,7 +19,8 @@ PROGRAM = str(pathlib.Path(__file__).with_name("guard_pages.py"))
 def test_every_function(isa, dtype, python):
     done = python(PROGRAM, isa, dtype)
     lines = done.stdout.splitlines()
-    assert done.returncode == 0, f"{lines[-1:]}: {signal.strsignal(-done.returncode) if done.returncode < 0 else done.stderr}"
+    ended = signal.strsignal(-done.returncode) if done.returncode < 0 else done.stderr
+    assert done.returncode == 0, f"{lines[-1:]}: {ended}"
     assert lines[-1] == "untouched"
     assert {line.split(" (")[0] for line in lines[:-1]} == set(calls.CALLS)
 

@@ -16,6 +16,8 @@ from layer_kinds import (
     data,
     each_dtype,
     each_kind,
+    each_masked_kind,
+    mask_for,
     running_dtype,
     trained,
 )
@@ -98,15 +100,45 @@ def test_without_a_bias(kind):
     assert "bias=False" in repr(layer)
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k.has_mask], ids=lambda kind: kind.name)
-def test_the_mask_reaches_the_function(kind, monkeypatch):
-    name = kind.make.func.__name__.replace("Norm", "_norm").lower()
-    seen = []
-    monkeypatch.setattr(op.layers, name, lambda x, *args, **given: seen.append(given.get("mask")))
-    mask = np.ones(2, bool)
-    kind.make()(data(kind, F32), mask=mask)
-    kind.make()(data(kind, F32))
-    assert seen == [mask, None]
+@each_dtype
+@each_masked_kind
+def test_a_masked_call_is_the_masked_function(kind, dtype):
+    """Bit for bit: new, out, in place; in training the running statistics are those of the valid elements."""
+    x, mask = data(kind, dtype), mask_for(kind)
+    for training in (False, True):
+        layer = trained(kind, dtype=dtype)
+        layer.training = training
+        flags = {"training": training} if kind.has_running else {}
+        masked, plain = copy.deepcopy(layer.state_dict()), copy.deepcopy(layer.state_dict())
+        expected, unmasked = kind.norm(x, **masked, **flags, mask=mask), kind.norm(x, **plain, **flags)
+        assert not np.isnan(expected).any()
+        if training or not kind.has_running:
+            assert not np.array_equal(expected, unmasked)
+        in_place, into, without = (copy.deepcopy(layer) for _ in range(3))
+        assert_same(layer(x, mask=mask), expected)
+        assert bits(layer.state_dict()) == bits(masked)
+        out = np.empty_like(x)
+        assert into(x, mask=memoryview(mask), out=out) is out
+        assert_same(out, expected)
+        out[...] = x
+        assert in_place(out, mask=mask, out=out) is out
+        assert_same(out, expected)
+        assert_same(without(x, mask=None), unmasked)
+        assert bits(without.state_dict()) == bits(plain)
+
+
+@each_masked_kind
+def test_a_wrong_mask_is_the_functions_error(kind):
+    layer, x = trained(kind), data(kind, F32)
+    layer.training = True
+    before = bits(layer.state_dict())
+    for mask in (np.ones(x.shape, bool), mask_for(kind).astype(F32), mask_for(kind).tolist()):
+        with pytest.raises((TypeError, ValueError), match=r"^mask (has|is) ") as wanted:
+            kind.norm(x, **layer.state_dict(), mask=mask)
+        with pytest.raises(type(wanted.value)) as caught:
+            layer(x, mask=mask)
+        assert str(caught.value) == str(wanted.value)
+    assert bits(layer.state_dict()) == before
 
 
 @each_kind

@@ -40,7 +40,8 @@ def test_what_is_constructed_is_what_the_file_holds():
 
 
 def test_digits_of_pi():
-    assert nist.pi_digits(50).tolist() == [int(c) for c in "31415926535897932384626433832795028841971693993751"]
+    first = "31415926535897932384626433832795028841971693993751"
+    assert nist.pi_digits(50).tolist() == [int(c) for c in first]
     assert np.array_equal(nist.pi_digits(5000), nist.pi_digits(5000, nist.HUTTON))
 
 

@@ -39,11 +39,18 @@ half = op.layer_norm(half, weight)
 y = op.batch_norm(x, weight, bias, running_mean=mean, running_var=var)
 y = op.batch_norm(x, training=True, momentum=0.01, running_ddof=0, axis=-1, eps=0)
 y, mu, rstd = op.batch_norm(x, training=True, return_stats=True)
+y = op.batch_norm(x, training=True, mask=x[:, 0] > 0) + op.group_norm(x, 2, mask=None)
+y, mu, rstd = op.instance_norm(x, mask=x > 0, return_stats=True)
+dx, dweight, dbias = op.batch_norm_backward(y, x, weight, running_mean=mean, running_var=var, training=False)
+dx, dweight, dbias = op.group_norm_backward(y, x, 2, weight, axis=-1, eps=0, mask=None)
+dx, dweight, dbias = op.instance_norm_backward(dx, x)
+y = dx + dweight * dbias
 
 m: op.Moments = op.moments(x, axis=(0, 1))
 m = m + op.moments(x) + op.Moments.merge([m, m])
 deviation: npt.NDArray[np.float64] = np.asarray(m.std(ddof=1) + m.var(1) + m.mean + m.m2)
-n: float = m.count
+n: float | npt.NDArray[np.float64] = m.count
+m = op.moments(x, mask=x > 0, weights=np.ones(8), skipna=True)
 same: bool = m == pickle.loads(pickle.dumps(m))
 
 y = op.standardize(x, axis=0, ddof=1, eps=1e-8, out=x)
@@ -97,6 +104,15 @@ a1, b1 = op.moments(x)
 op.moments(x).average
 op.moments(x) + 1
 op.Moments.merge(3)
+op.moments(x, 0, None)
+op.batch_norm(x, None, None, None)
+op.batch_norm_backward(x)
+op.batch_norm_backward(x, x, bias=x)
+op.batch_norm_backward(x, x, None, None)
+dx1, dw1 = op.batch_norm_backward(x, x)
+op.group_norm_backward(x, x)
+op.group_norm_backward(x, x, "2")
+op.instance_norm_backward(x, x, 2, x)
 op.standardize(x, 0)
 op.min_max_scale(x, 0)
 op.min_max_scale(x, feature_range=1.0)

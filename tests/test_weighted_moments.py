@@ -21,8 +21,8 @@ each_dtype = pytest.mark.parametrize("dtype", ALL, ids=str)
 AXES = [
     ((6,), 0), ((300,), 0), ((9000,), -1), ((40, 7), 0), ((40, 7), 1), ((3, 8300), 1), ((700, 3), 0), ((300, 70), -2),
     ((40, 7), (0, 1)), ((5, 6, 19), 1), ((5, 6, 19), (0, 2)), ((5, 6, 19), (2, 0)), ((5, 6, 19), (-1, -2)),
-    ((5, 6, 19), (0, 1)), ((5, 6, 19), (0, 1, 2)), ((3, 4, 5, 6), (1, 3)), ((3, 4, 5, 6), (-4, 2)), ((2, 3, 4, 5, 6), (4, 0, 2)),
-    ((1, 17, 1), 1), ((1, 1), 0),
+    ((5, 6, 19), (0, 1)), ((5, 6, 19), (0, 1, 2)), ((3, 4, 5, 6), (1, 3)), ((3, 4, 5, 6), (-4, 2)),
+    ((2, 3, 4, 5, 6), (4, 0, 2)), ((1, 17, 1), 1), ((1, 1), 0),
 ]  # fmt: skip
 each_axis = pytest.mark.parametrize(("shape", "axis"), AXES, ids=str)
 
@@ -327,9 +327,9 @@ X = np.ones((4, 3), F32)
         ({"weights": np.ones(3)}, ValueError,
          "weights has shape (3,); expected (4, 3), the shape of x, or (4,), its length along axis"),
         ({"weights": np.ones((4, 1))}, ValueError, "weights has shape (4, 1); expected (4, 3)"),
-        ({"weights": np.ones(()), }, ValueError, "weights has shape (); expected (4, 3)"),
+        ({"weights": np.ones(())}, ValueError, "weights has shape (); expected (4, 3)"),
         ({"weights": np.ones(4), "axis": (0, 1)}, ValueError, "weights has shape (4,); expected (4, 3), the shape of x"),
-        ({"weights": np.ones(4), "axis": 1}, ValueError, "weights has shape (4,); expected (4, 3), the shape of x, or (3,)"),
+        ({"weights": np.ones(4), "axis": 1}, ValueError, "(4,); expected (4, 3), the shape of x, or (3,)"),
         *[({"weights": np.array([1, 2, bad, 3.0])}, ValueError,
            "weights has elements that are negative, NaN or infinite; expected finite ones, 0 or more")
           for bad in (-1, np.nan, np.inf, -np.inf, -1e-300)],

@@ -36,7 +36,8 @@ ONEPASS_INLINE Vec<T> sum8(const Vec<T> (&d)[CHUNK]) {
 
 // Moments of `rows` <= CHUNK values in each lane, row i at x + at[i]. A whole chunk stays in registers.
 template <bool WHOLE, bool CENTERED, class S, class T, bool RANGED, class Lanes>
-ONEPASS_INLINE Part<T> chunk_moments(const S* x, const index* at, index rows, const Shift<T, RANGED>& shift, Lanes lanes) {
+ONEPASS_INLINE Part<T> chunk_moments(const S* x, const index* at, index rows, const Shift<T, RANGED>& shift, Vec<T> one,
+                                     Lanes lanes) {
     Part<T> part = {};
     if constexpr (WHOLE) {
         Vec<T> d[CHUNK];
@@ -45,7 +46,7 @@ ONEPASS_INLINE Part<T> chunk_moments(const S* x, const index* at, index rows, co
         if constexpr (CENTERED) part.mean = sum8(d) * splat(T(1) / CHUNK);
 #pragma GCC unroll 8
         for (int i = 0; i < CHUNK; ++i) {
-            if constexpr (CENTERED) d[i] = d[i] - part.mean;
+            if constexpr (CENTERED) d[i] = minus(d[i], part.mean, one);
             d[i] = d[i] * d[i];
         }
         part.m2 = sum8(d);
@@ -68,8 +69,9 @@ ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows)
     using T = Arith<S>;
     index at[CHUNK];
     for (index i = 0; i < CHUNK; ++i) at[i] = (i < rows ? row + i : 0) * a.stride;
+    const Vec<T> one = hidden_one<T>();
     const Vec<T> share = splat(T(rows) / T(row + rows)), spread = splat(T(row) * (T(rows) / T(row + rows)));
-    each_vector<T>(a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
+    each_vector<T>(to_line(a.x), a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
         const S* x = a.x + j;
         Shift<T, RANGED> shift = {};
         if constexpr (RANGED) {
@@ -91,7 +93,7 @@ ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows)
         } else if constexpr (CENTERED) {
             shift.pivot = load(a.pivot + j, lanes);
         }
-        const Part<T> part = chunk_moments<WHOLE, CENTERED>(x, at, rows, shift, lanes);
+        const Part<T> part = chunk_moments<WHOLE, CENTERED>(x, at, rows, shift, one, lanes);
         if constexpr (FIRST) {
             store(a.pivot + j, shift.pivot, lanes);
             store(a.low + j, part.mean, lanes);
@@ -219,7 +221,7 @@ bool finish_groups(const Finishing<T>& a) {
 
 // ---- apply ----
 
-enum class Affine { none, column, row };
+enum class Affine { none, bias, column, row };
 
 // By value: what is referred to, any store might change.
 template <Affine AFFINE, bool LOW, bool RANGED, class S>
@@ -239,7 +241,8 @@ void apply(Apply<S> a) {
             if constexpr (RANGED) v = v * load(line.after + j, lanes);
             if constexpr (LOW) v = v - load(line.low + j, lanes);
             v = v * load(line.scale + j, lanes);
-            if constexpr (AFFINE == Affine::column) v = v * load(line.weight + j, lanes) + load(line.bias + j, lanes);
+            if constexpr (AFFINE == Affine::column) v = v * load(line.weight + j, lanes);
+            if constexpr (AFFINE == Affine::column || AFFINE == Affine::bias) v = v + load(line.bias + j, lanes);
             if constexpr (AFFINE == Affine::row) v = v * row_weight + row_bias;
             return v;
         };
@@ -260,6 +263,7 @@ template <class S>
 void columns_apply(const Apply<S>& a) {
     if (a.line.row_weight) return choose_apply<Affine::row>(a);
     if (a.line.weight) return choose_apply<Affine::column>(a);
+    if (a.line.bias) return choose_apply<Affine::bias>(a);
     choose_apply<Affine::none>(a);
 }
 

@@ -62,8 +62,8 @@ struct RowsNorm {
 
 // How groups are applied, an element a group (a row, or a column):
 //   y = (((x * before - mean) * after - low) * scale) * weight + bias
-// weight and bias: both, or both null. row_weight and row_bias, an element a row of a block of columns, take their place
-// where the normalized axis carries them. Null before and after: all in range.
+// weight and bias: of rows, both or neither; of columns, both, neither, or the bias alone. row_weight and row_bias, an
+// element a row of a block of columns, take their place where the normalized axis carries them. Null before and after: all in range.
 template <class T>
 struct Lines {
     T *mean, *low, *scale, *before, *after;

@@ -29,8 +29,7 @@ ONEPASS_INLINE bool rows_join(bool streamed, index cols, index stride) {
 template <class T, class S, class Value>
 ONEPASS_INLINE void write_row(S* y, index n, const Value& value, bool streamed, bool joined, Edge<S>& edge) {
     constexpr index LINE = Edge<S>::LINE;
-    const index to_line = index((0 - reinterpret_cast<std::uintptr_t>(y)) % PACK) / index(sizeof(S));
-    const index head = to_line < n ? to_line : n, end = n - (n - head) % LINE;
+    const index before = to_line(y), head = before < n ? before : n, end = n - (n - head) % LINE;
     if (head) {
         S* to = edge.waiting ? edge.line + (LINE - head) : y;
         each_vector<T>(head, [&](index i, auto lanes) ONEPASS_FLAT { store(to + i, value(i, lanes), lanes); });

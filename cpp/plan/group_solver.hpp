@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 
 #include "dispatch/dispatch.hpp"
@@ -14,8 +15,8 @@
 namespace onepass {
 constexpr index TILE = 1024;        // columns that one task sweeps
 constexpr index GROUP_TILE = 256;   // groups that one task merges and finishes
-constexpr index FOLDED = 256;       // columns that folding aims at
-constexpr index MOST_FOLDS = 64;    // so that the rows left over are at most one block
+constexpr index FOLDED = 1024;      // columns that folding aims at: rows of a page, which the prefetchers follow
+constexpr index MOST_FOLDS = 128;   // so that the rows left over are at most one block
 constexpr index APPLIED = 1024;     // columns that folding aims at where results are written
 constexpr index FOLDED_ROWS = 8;    // at least, or folding leaves nothing to reduce
 
@@ -76,15 +77,13 @@ class Solver {
             if (p.by_rows || p.span > 1) groups_.cut(cutter, p.groups);
             result_ = p.by_rows || p.span > 1 ? groups_ : folds_ > 1 ? folded_ : columns_;
         }
-        for (T** array : {&line_.mean, &line_.low, &line_.scale, &line_.before, &line_.after})
-            *array = cut_beside(cutter, p.groups);
+        cut_lines(cutter, line_, p.groups);
         wide_ = line_;
-        if (expands_)
-            for (T** array : {&wide_.mean, &wide_.low, &wide_.scale, &wide_.before, &wide_.after})
-                *array = cut_beside(cutter, wide_folds_ * width_);
+        if (expands_) cut_lines(cutter, wide_, wide_folds_ * width_);
         if (ones_) {
-            weight_ = cut_beside(cutter, wide_folds_ * width_);
-            bias_ = cut_beside(cutter, wide_folds_ * width_);
+            product_ = cut_beside(cutter, wide_folds_ * width_, 4);
+            weight_ = cut_beside(cutter, wide_folds_ * width_, 5);
+            bias_ = cut_beside(cutter, wide_folds_ * width_, 6);
         }
     }
 
@@ -94,6 +93,7 @@ class Solver {
             y_ = p.y ? p.y + number * p.y_problem : nullptr;
             number_ = number;
             out_of_range_.store(false);
+            apart_.store(false);
         }
         team.barrier();
         bool ranged = false;
@@ -115,11 +115,22 @@ class Solver {
     }
 
   private:
-    // An array whose elements lie on cache lines where the results' do, so that one cut into lines fits both.
-    T* cut_beside(Cutter& cutter, index n) const {
-        constexpr auto LINE = std::uintptr_t(Scratch::LINE), HELD = LINE / sizeof(T);
-        T* array = cutter.cut<T>(n + index(HELD));
-        return array ? array + reinterpret_cast<std::uintptr_t>(p.y) % LINE / sizeof(S) % HELD : nullptr;
+    // An array whose elements lie on cache lines where the results' do, so that one cut into lines fits both; and `eighth`
+    // eighths of a page behind them, for a load that lies just before a pending store within its page waits for it.
+    T* cut_beside(Cutter& cutter, index n, std::uintptr_t eighth) const {
+        constexpr auto LINE = std::uintptr_t(Scratch::LINE), HELD = LINE / sizeof(T), PAGE = std::uintptr_t(4096);
+        T* array = cutter.cut<T>(n + index((PAGE + LINE) / sizeof(T)));
+        if (!array) return nullptr;
+        const auto y = reinterpret_cast<std::uintptr_t>(p.y);
+        const auto off = y / LINE * LINE + eighth * PAGE / 8 - reinterpret_cast<std::uintptr_t>(array);
+        return array + off % PAGE / sizeof(T) + y % LINE / sizeof(S) % HELD;
+    }
+    void cut_lines(Cutter& cutter, Lines<T>& line, index n) const {
+        line.mean = cut_beside(cutter, n, 2);
+        line.scale = cut_beside(cutter, n, 4);
+        line.low = cut_beside(cutter, n, 3);
+        line.before = cut_beside(cutter, n, 1);
+        line.after = cut_beside(cutter, n, 7);
     }
 
     // An array `quarter` quarters of a page off x: rows of x that are pages apart fill one set of the first-level cache,
@@ -129,7 +140,7 @@ class Solver {
         T* array = cutter.cut<T>(n + index(PAGE / sizeof(T)));
         const auto off =
             reinterpret_cast<std::uintptr_t>(p.x) + quarter * PAGE / 4 - reinterpret_cast<std::uintptr_t>(array);
-        return array ? array + off % PAGE / Scratch::LINE * (Scratch::LINE / sizeof(T)) : nullptr;
+        return array ? array + off % PAGE / sizeof(T) : nullptr;
     }
 
     // ---- moments ----
@@ -198,9 +209,18 @@ class Solver {
                                ranged ? wide_.after + from : nullptr, pivot_ + at, low_ + at, m2_ + at});
         };
         team.each(tasks, [&](index task) {
-            const index row = task / tiles * COLUMN_BLOCK, from = task % tiles * TILE;
-            block(x_ + row * folds_ * p.x_row + from, std::min(COLUMN_BLOCK, rows_ - row), folds_ * p.x_row, from,
-                  std::min(TILE, cols_ - from), task / tiles * cols_ + from);
+            const index row = task / tiles * COLUMN_BLOCK, from = task % tiles * TILE,
+                        rows = std::min(COLUMN_BLOCK, rows_ - row);
+            const index to = std::min(from + TILE, cols_);
+            // Columns do not meet, so a row of folds that lie apart is taken fold by fold, with the same bits.
+            for (index start = from; start < to;) {
+                const index fold = p.x_row == width_ ? 0 : start / width_,
+                            end = p.x_row == width_ ? to : (fold + 1) * width_;
+                const index n = std::min(end, to) - start;
+                block(x_ + (row * folds_ + fold) * p.x_row + start - fold * width_, rows, folds_ * p.x_row, start, n,
+                      task / tiles * cols_ + start);
+                start += n;
+            }
         });
         if (rest_ && team.id == team.size - 1)
             block(x_ + rows_ * folds_ * p.x_row, rest_, p.x_row, 0, width_, blocks_ * cols_);
@@ -259,20 +279,31 @@ class Solver {
 
     // ---- apply ----
 
-    // An element a group becomes an element a column.
-    void expand(const Team& team, T* to, const T* from) const {
-        if (!expands_) return;
+    // f(group, its column, where that stands) for every column of every fold.
+    template <class F>
+    void each_wide(const Team& team, const F& f) const {
         team.each(wide_folds_, [&](index fold) {
             for (index g = 0; g < p.groups; ++g)
-                for (index i = 0; i < p.span; ++i) to[fold * width_ + g * p.span + i] = from[g];
+                for (index i = 0; i < p.span; ++i) f(g, g * p.span + i, fold * width_ + g * p.span + i);
         });
     }
 
-    void expand_affine(const Team& team, T* to, const T* from, T missing) const {
-        team.each(wide_folds_, [&](index fold) {
-            for (index g = 0; g < p.groups; ++g)
-                for (index i = 0; i < p.span; ++i)
-                    to[fold * width_ + g * p.span + i] = !from ? missing : from[p.weight_a_column ? g * p.span + i : g];
+    // An element a group becomes an element a column.
+    void expand(const Team& team, T* to, const T* from) const {
+        if (expands_) each_wide(team, [=](index g, index, index at) { to[at] = from[g]; });
+    }
+
+    // The weight joins the scale, and is read no more, but where their product leaves the range of T. That is decided
+    // column by column, so that no column has a say in another's bits.
+    void join_weights(const Team& team) {
+        each_wide(team, [&](index g, index column, index at) {
+            const index channel = p.weight_a_column ? column : g;
+            const T weight = p.weight ? p.weight[channel] : T(1), scale = line_.scale[g], product = scale * weight;
+            const bool joins = std::isnormal(product) || weight == 0 || scale == 0;
+            product_[at] = joins ? product : scale;
+            weight_[at] = joins ? T(1) : weight;
+            bias_[at] = p.bias ? p.bias[channel] : T(0);
+            if (!joins) apart_.store(true);
         });
     }
 
@@ -281,16 +312,15 @@ class Solver {
         expand(team, wide_.mean, line_.mean);
         expand(team, wide_.low, line_.low);
         expand(team, wide_.scale, line_.scale);
-        if (ones_) {
-            expand_affine(team, weight_, p.weight, T(1));
-            expand_affine(team, bias_, p.bias, T(0));
-        }
+        if (ones_) join_weights(team);
         team.barrier();
         Lines<T> line = wide_;
         if (!ranged) line.before = line.after = nullptr;
         if (ones_) {
-            line.weight = weight_;
-            line.bias = bias_;
+            const bool apart = apart_.load();
+            line.scale = product_;
+            line.weight = apart ? weight_ : nullptr;
+            line.bias = apart || p.bias ? bias_ : nullptr;
         }
         const index folds = applied_folds_, cols = folds * width_, rows = p.rows / folds, rest = p.rows % folds;
         // Tiles end on cache lines of y. From the end to the beginning: the last that the moments read is the likeliest to
@@ -304,10 +334,8 @@ class Solver {
             Lines<T> here = line;
             for (T** array : {&here.mean, &here.low, &here.scale, &here.before, &here.after})
                 if (*array) *array += from;
-            if (line.weight) {
-                here.weight += from;
-                here.bias += from;
-            }
+            if (line.weight) here.weight += from;
+            if (line.bias) here.bias += from;
             if (p.row_weight) {
                 here.row_weight = p.row_weight + row;
                 here.row_bias = p.row_bias + row;
@@ -347,10 +375,10 @@ class Solver {
     bool ones_, expands_;
     const S* x_ = nullptr;
     S* y_ = nullptr;
-    T *pivot_ = nullptr, *low_ = nullptr, *m2_ = nullptr, *weight_ = nullptr, *bias_ = nullptr;
+    T *pivot_ = nullptr, *low_ = nullptr, *m2_ = nullptr, *product_ = nullptr, *weight_ = nullptr, *bias_ = nullptr;
     Moments3 columns_, folded_, groups_, result_;
     Lines<T> line_ = {}, wide_ = {};
-    std::atomic<bool> out_of_range_{false};
+    std::atomic<bool> out_of_range_{false}, apart_{false};
 };
 
 }   // namespace onepass

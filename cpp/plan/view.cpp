@@ -9,15 +9,12 @@ struct Dim {
     index stride[MAX_OPERANDS];   // bytes
 };
 
-// Whether what will be seen as columns lies densely enough for it.
+// Whether short spans, which will be seen as columns, lie densely enough for it.
 bool as_columns_fit(const View& view, int count) {
-    const bool short_blocks = view.kind == Kind::blocks && view.size[2] < LONG_SPAN;
-    if (view.kind != Kind::columns && !short_blocks) return true;
-    for (int k = 0; short_blocks && k < count; ++k)
+    if (view.kind != Kind::blocks || view.size[2] >= LONG_SPAN) return true;
+    for (int k = 0; k < count; ++k)
         if (view.stride[k][1] != view.size[2]) return false;
-    const int row = short_blocks ? 0 : 1;
-    const index width = short_blocks ? view.size[1] * view.size[2] : view.size[2];
-    return width >= NARROW || view.size[row] == 1 || view.stride[0][row] == width;
+    return true;
 }
 
 }   // namespace

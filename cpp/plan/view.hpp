@@ -17,9 +17,9 @@ using index = std::ptrdiff_t;
 constexpr int MAX_NDIM = 64;   // NumPy 2's own
 constexpr int MAX_OPERANDS = 4;
 
-// Spans of a block at least this long are rows for the row kernels, shorter ones columns. Columns fewer than NARROW are
-// folded into wider ones, for which they must lie densely. Both are part of the result's bits.
-constexpr index LONG_SPAN = 64, NARROW = 64;
+// Spans of a block at least this long are rows for the row kernels, shorter ones columns. Rows of fewer columns than NARROW
+// are folded: many are seen as one. Both are part of the result's bits.
+constexpr index LONG_SPAN = 64, NARROW = 512;
 
 enum class Kind { rows, columns, blocks, none };
 

@@ -200,6 +200,22 @@ ONEPASS_INLINE void each_vector(index n, const F& f) {
     if (i < n) f(i, First{n - i});
 }
 
+// How many elements lie before the first cache line that begins behind p.
+template <class S>
+ONEPASS_INLINE index to_line(const S* p) {
+    return index((0 - reinterpret_cast<std::uintptr_t>(p)) % PACK) / index(sizeof(S));
+}
+
+// The same with the first `head` elements apart, so that what follows them lies on whole lines.
+template <class T, class F>
+ONEPASS_INLINE void each_vector(index head, index n, const F& f) {
+    index i = 0;
+    for (const index end = head < n ? head : n; i < end; i += WIDTH<T>) f(i, First{end - i});
+    i = head < n ? head : n;
+    for (; i + WIDTH<T> <= n; i += WIDTH<T>) f(i, All{});
+    if (i < n) f(i, First{n - i});
+}
+
 // a - b on the multipliers, where the machine has fused ones: a * 1 - b rounds once, so its bits are those of a - b.
 // Kernels that add more than they multiply use it to keep both kinds of unit busy. The 1 is hidden from the compiler, which
 // would see through it.

@@ -3,6 +3,7 @@
 from typing import Literal, overload
 
 from ._types import Array, Axes, Viewable
+from .batch_norm import batch_norm_backward as batch_norm_backward
 from .control import available_isas as available_isas
 from .control import get_num_threads as get_num_threads
 from .control import isa as isa
@@ -10,15 +11,14 @@ from .control import num_threads as num_threads
 from .control import set_num_threads as set_num_threads
 from .control import show_config as show_config
 from .control import use_isa as use_isa
+from .group_norm import group_norm_backward as group_norm_backward
+from .instance_norm import instance_norm_backward as instance_norm_backward
 from .layer_norm import add_layer_norm as add_layer_norm
 from .layers import BatchNorm as BatchNorm
 from .layers import GroupNorm as GroupNorm
 from .layers import InstanceNorm as InstanceNorm
 from .layers import LayerNorm as LayerNorm
 from .layers import RMSNorm as RMSNorm
-from .batch_norm import batch_norm_backward as batch_norm_backward
-from .group_norm import group_norm_backward as group_norm_backward
-from .instance_norm import instance_norm_backward as instance_norm_backward
 from .min_max_scale import min_max_scale as min_max_scale
 from .moments import Moments as Moments
 from .moments import moments as moments

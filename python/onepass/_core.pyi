@@ -39,7 +39,15 @@ def add_layer_norm(
 def rms_norm(x: Any, weight: Any, axis: Any, eps: Any, out: Any, return_stats: Any) -> Any: ...
 def add_rms_norm(x: Any, residual: Any, weight: Any, axis: Any, eps: Any, out: Any, sum_out: Any) -> Any: ...
 def group_norm(
-    x: Any, num_groups: Any, weight: Any, bias: Any, axis: Any, eps: Any, mask: Any, out: Any, return_stats: Any
+    x: Any,
+    num_groups: Any,
+    weight: Any,
+    bias: Any,
+    axis: Any,
+    eps: Any,
+    mask: Any,
+    out: Any,
+    return_stats: Any,
 ) -> Any: ...
 def instance_norm(
     x: Any, weight: Any, bias: Any, axis: Any, eps: Any, mask: Any, out: Any, return_stats: Any

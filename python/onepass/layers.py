@@ -6,7 +6,7 @@ A layer is the function of its name, with weight, bias and running statistics ke
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,6 @@ from .group_norm import group_norm
 from .instance_norm import instance_norm
 from .layer_norm import layer_norm
 from .rms_norm import rms_norm
-
-
-def _masked(mask: Viewable | None) -> dict[str, Any]:
-    return {} if mask is None else {"mask": mask}
 
 
 class LayerNorm(Layer):
@@ -265,8 +261,8 @@ class BatchNorm(_ChannelLayer):
             running_ddof=self.running_ddof,
             axis=self.axis,
             eps=self.eps,
+            mask=mask,
             out=out,
-            **_masked(mask),
         )
 
 
@@ -337,7 +333,7 @@ class GroupNorm(_ChannelLayer):
     def __call__(self, x: Viewable, *, mask: Viewable | None = None, out: Array | None = None) -> Array:
         """``group_norm(x, groups, weight, bias)`` with the layer's axis and eps; `mask` and `out` as there."""
         return group_norm(  # type: ignore[return-value]
-            x, self.groups, self.weight, self.bias, axis=self.axis, eps=self.eps, out=out, **_masked(mask)
+            x, self.groups, self.weight, self.bias, axis=self.axis, eps=self.eps, mask=mask, out=out
         )
 
 
@@ -390,5 +386,5 @@ class InstanceNorm(_ChannelLayer):
     def __call__(self, x: Viewable, *, mask: Viewable | None = None, out: Array | None = None) -> Array:
         """``instance_norm(x, weight, bias)`` with the layer's axis and eps; `mask` and `out` as there."""
         return instance_norm(  # type: ignore[return-value]
-            x, self.weight, self.bias, axis=self.axis, eps=self.eps, out=out, **_masked(mask)
+            x, self.weight, self.bias, axis=self.axis, eps=self.eps, mask=mask, out=out
         )
