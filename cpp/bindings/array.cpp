@@ -131,7 +131,8 @@ py::object input_bool(const char* name, py::handle object) {
     if (py::detail::array_descriptor_proxy(proxy->descr)->type_num != NPY_BOOL)
         throw py::type_error(std::string(name) + " has dtype " + std::string(py::str(py::handle(proxy->descr))) +
                              "; expected bool");
-    return array;
+    // Any byte but 0 is true: not all that call themselves bool were made by NumPy.
+    return numpy().attr("not_equal")(array.attr("view")("uint8"), 0);
 }
 
 Array optional_input(const char* name, py::handle object) { return object.is_none() ? Array{} : input(name, object); }
@@ -270,6 +271,14 @@ double real(const char* name, py::handle object) {
     return value;
 }
 
+index integer(const char* name, py::handle object, const char* expected) {
+    const bool is_index = PyIndex_Check(object.ptr()) && !PyBool_Check(object.ptr());
+    const index value = is_index ? PyNumber_AsSsize_t(object.ptr(), nullptr) : -1;
+    if (is_index && (value != -1 || !PyErr_Occurred())) return value;
+    PyErr_Clear();   // (arrays that are no integers have an __index__, too)
+    throw py::type_error(std::string(name) + " is " + type_name(object) + "; expected " + expected);
+}
+
 bool truth(const char* name, py::handle object) {
     const int value = PyObject_IsTrue(object.ptr());
     if (value < 0) {
@@ -280,10 +289,7 @@ bool truth(const char* name, py::handle object) {
 }
 
 int parse_axis(py::handle axis, int ndim, const char* expected) {
-    if (!PyIndex_Check(axis.ptr()) || PyBool_Check(axis.ptr()))
-        throw py::type_error("axis is " + type_name(axis) + "; expected " + expected);
-    const index value = PyNumber_AsSsize_t(axis.ptr(), nullptr);
-    if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
+    const index value = integer("axis", axis, expected);
     if (value < -ndim || value >= ndim)
         throw py::value_error("axis " + std::to_string(value) + " is out of range for x of " + std::to_string(ndim) +
                               " dimension" + (ndim == 1 ? "" : "s"));

@@ -104,6 +104,7 @@ bool same_memory(const Array& a, const Array& b);
 py::handle required(const char* name, py::handle object);
 
 double real(const char* name, py::handle object);
+index integer(const char* name, py::handle object, const char* expected);
 bool truth(const char* name, py::handle object);
 
 // An axis, or a tuple of axes, as a mask over x's dimensions. The result is how many axes there are.

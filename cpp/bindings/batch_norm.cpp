@@ -200,8 +200,9 @@ py::tuple batch_norm_backward(py::handle dy_arg, py::handle x_arg, py::handle we
     CellCall call = cells_of(x, dy, {}, axis, true, 1);
     call.weight = in_arithmetic(weight);
     call.how = {0, eps};
-    call.weighing.mask = mask.data;
-    if (!running.training) {
+    if (running.training) {
+        call.weighing.mask = mask.data;
+    } else {
         call.given_mean = contiguous_copy(running.mean);
         call.given_var = contiguous_copy(running.var);
     }

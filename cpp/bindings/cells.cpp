@@ -43,8 +43,8 @@ CellCall cells_of(const Array& x, const Array& dy, const Array& y, int axis, boo
         std::swap(call.samples, call.span);
         call.channels_last = true;
     } else if (!across && axis == x.ndim - 1 && axis > 1) {
-        call.span = call.samples / x.shape[0];
         call.samples = x.shape[0];
+        for (int i = 1; i < axis; ++i) call.span *= x.shape[i];
         call.channels_last = true;
     }
     return call;

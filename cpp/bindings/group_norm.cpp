@@ -80,10 +80,7 @@ void channels_last(const Problem& p) {
 
 index parse_groups(py::handle num_groups, index channels) {
     if (num_groups.is_none()) return channels;
-    if (!PyIndex_Check(num_groups.ptr()) || PyBool_Check(num_groups.ptr()))
-        throw py::type_error("num_groups is " + std::string(Py_TYPE(num_groups.ptr())->tp_name) + "; expected an int");
-    const index groups = PyNumber_AsSsize_t(num_groups.ptr(), nullptr);
-    if (groups == -1 && PyErr_Occurred()) throw py::error_already_set();
+    const index groups = integer("num_groups", num_groups, "an int");
     if (groups < 1 || channels % groups != 0)
         throw py::value_error("num_groups is " + std::to_string(groups) + "; expected a divisor of the " +
                               std::to_string(channels) + " channels of x");

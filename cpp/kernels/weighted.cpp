@@ -4,7 +4,7 @@
 //
 // joined chunk by chunk with the weights' sums in the place of counts (West 1979; Chan, Golub & LeVeque 1979). All in
 // double: weights may be, and no float overflows there. What has no weight is never computed with: padding may hold
-// anything.
+// anything. With dy, the sums that the gradient of a masked norm needs as well (groups_backward.cpp).
 // Invariant: a row is seen as a matrix of FOLD columns, so rows and columns take the same path, and which elements meet in
 // which order depends on the shape alone.
 #include "kernels/moments.hpp"
@@ -59,15 +59,15 @@ ONEPASS_INLINE double element(const S* p) {
     return widened(p, First{1}).v[0];
 }
 
-// A block of rows of one problem, and where its moments go, an element a column.
+// A block of rows of one problem, and where its sums go, an element a column.
 template <class S, class W>
 struct Block {
-    const S* x;
+    const S *x, *dy;
     const W* weight;
     index rows, cols, stride, weight_row, weight_col;
     bool skipna;
     const Arith<S>*before, *after;
-    double *count, *pivot, *low, *m2;
+    double *count, *pivot, *low, *m2, *sum, *product;
 
     template <class Lanes>
     ONEPASS_INLINE Vec<double> weight_at(index i, index j, Lanes lanes) const {
@@ -81,6 +81,7 @@ template <class S, class W>
 ONEPASS_INLINE void begin(const Block<S, W>& a) {
     for (index j = 0; j < a.cols; ++j) {
         a.count[j] = a.pivot[j] = a.low[j] = a.m2[j] = 0.0;
+        if (a.dy) a.sum[j] = a.product[j] = 0.0;
         for (index i = 0; i < a.rows; ++i) {
             if (!(a.weight[i * a.weight_row + j * a.weight_col] > 0)) continue;
             const double x = element(a.x + i * a.stride + j);
@@ -91,73 +92,103 @@ ONEPASS_INLINE void begin(const Block<S, W>& a) {
     }
 }
 
-template <class S, class W>
+ONEPASS_INLINE Vec<double> sum_rows(const Vec<double> (&d)[ROWS]) {
+    return ((d[0] + d[1]) + (d[2] + d[3])) + ((d[4] + d[5]) + (d[6] + d[7]));
+}
+
+ONEPASS_INLINE Mask above_zero(Vec<double> a) { return (Mask)(a.v > Wide{}); }
+// Nothing of nothing is nothing.
+ONEPASS_INLINE Vec<double> share_of(Vec<double> part, Vec<double> whole) {
+    return where(above_zero(whole), Vec<double>{part.v / whole.v});
+}
+
+template <bool GRADIENT, class S, class W>
 ONEPASS_INLINE void add_chunk(const Block<S, W>& a, index row, index rows) {
     each_vector<double>(a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
         const Vec<double> pivot = load(a.pivot + j, lanes), before = widened(a.before + j, lanes);
         const Vec<double> after = widened(a.after + j, lanes), any = splat(a.skipna ? 0.0 : 1.0);
-        Vec<double> d[ROWS], w[ROWS], weight = {}, sum = {}, m2 = {};
+        Vec<double> d[ROWS] = {}, w[ROWS] = {}, part[ROWS] = {}, e[ROWS] = {}, about[ROWS] = {};
         for (index i = 0; i < rows; ++i) {
-            const Vec<double> x = widened(a.x + (row + i) * a.stride + j, lanes);
+            const index at = (row + i) * a.stride + j;
+            const Vec<double> x = widened(a.x + at, lanes), shifted = (x * before - pivot) * after;
             w[i] = a.weight_at(row + i, j, lanes);
-            const Mask valid = (Mask)(w[i].v > Wide{}) & ((Mask)(x.v == x.v) | (Mask)(any.v != Wide{}));
+            const Mask valid = above_zero(w[i]) & ((Mask)(x.v == x.v) | (Mask)(any.v != Wide{}));
             w[i] = where(valid, w[i]);
-            d[i] = where(valid, (x * before - pivot) * after);
-            weight = weight + w[i];
-            sum = sum + w[i] * d[i];
+            d[i] = where(valid, shifted);
+            part[i] = w[i] * d[i];
+            if constexpr (GRADIENT) {
+                e[i] = widened(a.dy + at, lanes);
+                about[i] = e[i] * where((Mask)(e[i].v != Wide{}), shifted);
+            }
         }
-        const auto share_of = [](Vec<double> part, Vec<double> whole) ONEPASS_FLAT {
-            return where((Mask)(whole.v > Wide{}), Vec<double>{part.v / whole.v});   // nothing of nothing is nothing
-        };
-        const Vec<double> mean = share_of(sum, weight);
+        const Vec<double> weight = sum_rows(w), mean = share_of(sum_rows(part), weight);
         for (index i = 0; i < rows; ++i) {
-            const Vec<double> e = d[i] - mean;
-            m2 = m2 + where((Mask)(w[i].v > Wide{}), w[i] * (e * e));
+            const Vec<double> from_mean = d[i] - mean;
+            part[i] = where(above_zero(w[i]), w[i] * (from_mean * from_mean));
         }
         const Vec<double> count = load(a.count + j, lanes), low = load(a.low + j, lanes), total = count + weight;
-        const Vec<double> share = share_of(weight, total), delta = mean - low;
-        store(a.low + j, low + where((Mask)(weight.v > Wide{}), delta * share), lanes);
-        store(a.m2 + j, (load(a.m2 + j, lanes) + m2) + where((Mask)(weight.v > Wide{}), delta * delta * (count * share)),
-              lanes);
+        const Vec<double> share = share_of(weight, total), delta = where(above_zero(weight), mean - low);
+        store(a.low + j, low + delta * share, lanes);
+        store(a.m2 + j, (load(a.m2 + j, lanes) + sum_rows(part)) + delta * delta * (count * share), lanes);
         store(a.count + j, total, lanes);
+        if constexpr (GRADIENT) {
+            store(a.sum + j, load(a.sum + j, lanes) + sum_rows(e), lanes);
+            store(a.product + j, load(a.product + j, lanes) + sum_rows(about), lanes);
+        }
     });
 }
 
 template <class S, class W>
 void block_moments(const Block<S, W>& a) {
     begin(a);
-    for (index row = 0; row < a.rows; row += ROWS) add_chunk(a, row, a.rows - row < ROWS ? a.rows - row : index(ROWS));
+    for (index row = 0; row < a.rows; row += ROWS) {
+        const index rows = a.rows - row < ROWS ? a.rows - row : index(ROWS);
+        a.dy ? add_chunk<true>(a, row, rows) : add_chunk<false>(a, row, rows);
+    }
+    // The products were taken about the pivot.
+    for (index j = 0; a.dy && j < a.cols; ++j) a.product[j] -= a.sum[j] * a.low[j];
 }
 
 template <class S, class W>
 void columns_weighted(const Weighted<S, W>& a) {
-    block_moments(Block<S, W>{a.x, a.weight, a.rows, a.cols, a.stride, a.weight_row, a.weight_col, a.skipna, a.before,
-                              a.after, a.count, a.pivot, a.low, a.m2});
+    block_moments(Block<S, W>{a.x, a.dy, a.weight, a.rows, a.cols, a.stride, a.weight_row, a.weight_col, a.skipna, a.before,
+                              a.after, a.count, a.pivot, a.low, a.m2, a.sum, a.product});
 }
 
 template <class S, class W>
 void rows_weighted(const Weighted<S, W>& a) {
-    const index full = a.cols / FOLD, rest = a.cols % FOLD, at = full * FOLD;
+    const index full = a.cols / FOLD, rest = a.cols % FOLD, at = full * FOLD, from = full ? FOLD : 0;
     // The last row of the matrix, where it is not whole, has sums of its own.
-    double count[2 * FOLD], pivot[2 * FOLD], low[2 * FOLD], m2[2 * FOLD];
+    double sums[6][2 * FOLD];
     Arith<S> before[FOLD], after[FOLD];
     for (index row = 0; row < a.rows; ++row) {
-        const S* x = a.x + row * a.stride;
+        const index start = row * a.stride;
         const W* weight = a.weight + row * a.weight_row;
         for (int j = 0; j < FOLD; ++j) {
             before[j] = a.before[row];
             after[j] = a.after[row];
         }
-        block_moments(Block<S, W>{x, weight, full, full ? FOLD : 0, FOLD, FOLD * a.weight_col, a.weight_col, a.skipna,
-                                  before, after, count, pivot, low, m2});
-        const index from = full ? FOLD : 0;
-        block_moments(Block<S, W>{x + at, weight + at * a.weight_col, 1, rest, FOLD, 0, a.weight_col, a.skipna, before,
-                                  after, count + from, pivot + from, low + from, m2 + from});
-        const Moments m = merge_parts(count, pivot, low, m2, from + rest, double(after[0]));
+        const auto block = [&](index begins, index rows, index cols, index to) ONEPASS_FLAT {
+            block_moments(Block<S, W>{a.x + start + begins, a.dy ? a.dy + start + begins : nullptr,
+                                      weight + begins * a.weight_col, rows, cols, FOLD, FOLD * a.weight_col, a.weight_col,
+                                      a.skipna, before, after, sums[0] + to, sums[1] + to, sums[2] + to, sums[3] + to,
+                                      sums[4] + to, sums[5] + to});
+        };
+        block(0, full, from, 0);
+        block(at, 1, rest, from);
+        const Moments m = merge_parts(sums[0], sums[1], sums[2], sums[3], from + rest, double(after[0]));
         a.count[row] = m.count;
         a.pivot[row] = m.mean;
         a.low[row] = m.low;
         a.m2[row] = m.m2;
+        if (!a.dy) continue;
+        double sum = 0.0, product = 0.0;
+        for (index j = 0; j < from + rest; ++j) {
+            sum += sums[4][j];
+            product += sums[5][j] + sums[4][j] * ((sums[1][j] - m.mean) * double(after[0]) + (sums[2][j] - m.low));
+        }
+        a.sum[row] = sum;
+        a.product[row] = product;
     }
 }
 

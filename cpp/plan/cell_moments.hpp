@@ -77,10 +77,11 @@ class CellMoments {
 
     void cut(Cutter& cutter) {
         const index n = shape.samples * shape.pieces * shape.channels;
-        if (!weighted || p.dy)
+        if (!weighted)
             for (T** array : {&sums_.pivot, &sums_.low, &sums_.m2, &sums_.sum, &sums_.product}) *array = cutter.cut<T>(n);
         if (weighted)
-            for (double** array : {&weighted_.count, &weighted_.pivot, &weighted_.low, &weighted_.m2})
+            for (double** array :
+                 {&weighted_.count, &weighted_.pivot, &weighted_.low, &weighted_.m2, &weighted_.sum, &weighted_.product})
                 *array = cutter.cut<double>(n);
         for (double** array : {&count, &mean, &low, &m2, &sum, &product}) *array = cutter.cut<double>(shape.cells());
     }
@@ -145,12 +146,14 @@ class CellMoments {
     void take_piece(bool columns, index at, index rows, index cols, index stride, index weight, WeightStrides strides,
                     index line, index to, bool ranged) const {
         const T *before = before_ + line, *after = after_ + line;
+        const S* dy = p.dy ? p.dy + at : nullptr;
         if (weighted) {
             const WeightedSums& w = weighted_;
             const auto call = [&](const auto* weights, WeightStrides by) {
                 return Weighted<S, std::remove_cv_t<std::remove_pointer_t<decltype(weights)>>>{
-                    p.x + at,          weights, rows,  cols,         stride,       by.row,     by.col,
-                    p.weighing.skipna, before,  after, w.count + to, w.pivot + to, w.low + to, w.m2 + to};
+                    p.x + at,     dy,         weights,           rows,       cols,          stride,
+                    by.row,       by.col,     p.weighing.skipna, before,     after,         w.count + to,
+                    w.pivot + to, w.low + to, w.m2 + to,         w.sum + to, w.product + to};
             };
             static constexpr std::uint8_t ONE = 1;   // where only NaN is left out
             if (p.weighing.weights)
@@ -159,10 +162,10 @@ class CellMoments {
                 (columns ? k.columns_masked : k.rows_masked)(call(p.weighing.mask + weight, strides));
             else
                 (columns ? k.columns_masked : k.rows_masked)(call(&ONE, {0, 0}));
+            return;
         }
-        if (weighted && !p.dy) return;
         const Comoments<S> call = {p.x + at,
-                                   p.dy + at,
+                                   dy,
                                    rows,
                                    cols,
                                    stride,
@@ -186,15 +189,23 @@ class CellMoments {
         else
             merge_moments<false>(sums_.pivot, sums_.low, sums_.m2, first, pieces, n, after, cell);
         if (!p.dy) return;
+        if (weighted)
+            merge_products(weighted_, first, pieces, n, after, cell);
+        else
+            merge_products(sums_, first, pieces, n, after, cell);
+    }
+
+    template <class Sums>
+    void merge_products(const Sums& of, index first, index pieces, index n, const T* after, index cell) const {
         std::fill_n(sum + cell, n, 0.0);
         std::fill_n(product + cell, n, 0.0);
         for (index piece = 0; piece < pieces; ++piece) {
             const index at = first + piece * p.channels;
             for (index j = 0; j < n; ++j) {
-                const double d = (double(sums_.pivot[at + j]) - mean[cell + j]) * (after ? double(after[j]) : 1.0) +
-                                 (double(sums_.low[at + j]) - low[cell + j]);
-                sum[cell + j] += double(sums_.sum[at + j]);
-                product[cell + j] += double(sums_.product[at + j]) + double(sums_.sum[at + j]) * d;
+                const double d = (double(of.pivot[at + j]) - mean[cell + j]) * (after ? double(after[j]) : 1.0) +
+                                 (double(of.low[at + j]) - low[cell + j]);
+                sum[cell + j] += double(of.sum[at + j]);
+                product[cell + j] += double(of.product[at + j]) + double(of.sum[at + j]) * d;
             }
         }
     }
@@ -252,7 +263,7 @@ class CellMoments {
         T *pivot, *low, *m2, *sum, *product;
     };
     struct WeightedSums {
-        double *count, *pivot, *low, *m2;
+        double *count, *pivot, *low, *m2, *sum, *product;
     };
     const Cells<S>& p;
     const Kernels<S>& k;

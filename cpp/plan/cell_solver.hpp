@@ -84,6 +84,7 @@ class CellSolver {
             }
             out_of_range_.store(true);
         }
+        if (m.count == 0) f.mean = f.true_mean = __builtin_nan("");
         if (p.mean) p.mean[number] = T(f.true_mean);
         if (p.rstd) p.rstd[number] = T(f.rstd);
         if (p.moments.mean) put_moments(number, m, range);
