@@ -173,10 +173,12 @@ void require_dtype(const char* name, const Array& array, Dtype dtype) {
                          ", as x is " + name_of(dtype));
 }
 
-void require_weight_dtype(const char* name, const Array& array, Dtype x) {
-    if (array.dtype == x || (is_half(x) && array.dtype == Dtype::f32)) return;
-    throw py::type_error(std::string(name) + " has dtype " + name_of(array.dtype) + "; expected " + name_of(x) +
-                         (is_half(x) ? " or float32" : "") + ", as x is " + name_of(x));
+void require_weight(const char* name, const Array& array, Dtype x, int ndim, const index* shape, const char* what) {
+    if (!array) return;
+    if (array.dtype != x && !(is_half(x) && array.dtype == Dtype::f32))
+        throw py::type_error(std::string(name) + " has dtype " + name_of(array.dtype) + "; expected " + name_of(x) +
+                             (is_half(x) ? " or float32" : "") + ", as x is " + name_of(x));
+    require_shape(name, array, ndim, shape, what);
 }
 
 Array in_arithmetic(const Array& array) {

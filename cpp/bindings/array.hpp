@@ -79,8 +79,8 @@ void assign(const Array& to, const Array& from);
 void require_shape(const char* name, const Array& array, int ndim, const index* shape, const char* what);
 void require_dtype(const char* name, const Array& array, Dtype dtype);
 
-// A weight or a bias: x's dtype, or float32 where x has 16 bits.
-void require_weight_dtype(const char* name, const Array& array, Dtype x);
+// A weight or a bias, if there is one: x's dtype, or float32 where x has 16 bits; `what` says whose shape it must have.
+void require_weight(const char* name, const Array& array, Dtype x, int ndim, const index* shape, const char* what);
 // The same contiguous, and in the dtype of the arithmetic.
 Array in_arithmetic(const Array& array);
 void require_writeable(const char* name, const Array& array);

@@ -78,11 +78,8 @@ py::object batch_norm(py::handle x_arg, py::handle weight_arg, py::handle bias_a
     for (int i = 0; i < x.ndim; ++i) reduced[i] = i != axis;
 
     Array weight = optional_input("weight", weight_arg), bias = optional_input("bias", bias_arg);
-    for (const auto& [name, array] : {std::pair<const char*, Array*>{"weight", &weight}, {"bias", &bias}}) {
-        if (!*array) continue;
-        require_weight_dtype(name, *array, x.dtype);
-        require_shape(name, *array, 1, &channels, "one element a channel");
-    }
+    require_weight("weight", weight, x.dtype, 1, &channels, "one element a channel");
+    require_weight("bias", bias, x.dtype, 1, &channels, "one element a channel");
     Running running = {optional_input("running_mean", mean_arg), optional_input("running_var", var_arg),
                        truth("training", training_arg), real("momentum", momentum_arg), real("running_ddof", ddof_arg)};
     check_running("running_mean", running.mean, x, channels, running.training);

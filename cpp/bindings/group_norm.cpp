@@ -97,11 +97,8 @@ py::object group_norm(const GroupNorm& call) {
     if (axis == 0) throw py::value_error("axis is 0, the samples' axis; expected that of the channels, 1 or -1");
     const index channels = x.shape[axis], groups = parse_groups(call.num_groups, channels);
     const Array weight = optional_input("weight", call.weight), bias = optional_input("bias", call.bias);
-    for (const auto& [name, array] : {std::pair<const char*, const Array*>{"weight", &weight}, {"bias", &bias}}) {
-        if (!*array) continue;
-        require_weight_dtype(name, *array, x.dtype);
-        require_shape(name, *array, 1, &channels, "one element a channel");
-    }
+    require_weight("weight", weight, x.dtype, 1, &channels, "one element a channel");
+    require_weight("bias", bias, x.dtype, 1, &channels, "one element a channel");
     const double eps = real("eps", call.eps);
     const bool stats = truth("return_stats", call.return_stats);
     Array out = output("out", call.out, x);

@@ -24,15 +24,16 @@ struct Candidate {
     const char* name;
     bool (*runs_here)();
     void (*add_rows)(Table&);
+    void (*add_rows_backward)(Table&);
     void (*add_columns)(Table&);
     void (*add_ceilings)(Table&);
 };
 
 constexpr Candidate CANDIDATES[] = {
-    {"baseline", always, baseline::add_rows, baseline::add_columns, baseline::add_ceilings},
+    {"baseline", always, baseline::add_rows, baseline::add_rows_backward, baseline::add_columns, baseline::add_ceilings},
 #if defined(__x86_64__)
-    {"x86-64-v3", has_v3, v3::add_rows, v3::add_columns, v3::add_ceilings},
-    {"x86-64-v4", has_v4, v4::add_rows, v4::add_columns, v4::add_ceilings},
+    {"x86-64-v3", has_v3, v3::add_rows, v3::add_rows_backward, v3::add_columns, v3::add_ceilings},
+    {"x86-64-v4", has_v4, v4::add_rows, v4::add_rows_backward, v4::add_columns, v4::add_ceilings},
 #endif
 };
 
@@ -43,6 +44,7 @@ const std::vector<Isa>& runnable() {
             if (!candidate.runs_here()) continue;
             Isa isa = {candidate.name, {}};
             candidate.add_rows(isa.table);
+            candidate.add_rows_backward(isa.table);
             candidate.add_columns(isa.table);
             candidate.add_ceilings(isa.table);
             found.push_back(isa);

@@ -59,6 +59,28 @@ struct RowsNorm {
     index residual_stride, sum_stride;
 };
 
+// The gradients of a norm of contiguous rows. What rows add to the weight's and the bias's is added to dweight and dbias,
+// an element a column (RMS norm, not centered, has no dbias).
+template <class S>
+struct RowsBackward {
+    const S *x, *dy;
+    S* dx;
+    index rows, cols, x_stride, dy_stride, dx_stride;
+    const Arith<S>* weight;   // an element a column
+    Finish finish;
+    Arith<S>*dweight, *dbias;
+    bool stream;   // dx with non-temporal stores
+    bool centered;
+};
+
+// The sums of `blocks` rows of partial sums, taken in double, in order.
+template <class T>
+struct Partials {
+    const T* partial;
+    index blocks, cols, stride;
+    T* sum;
+};
+
 // How groups are applied, an element a group (a row, or a column):
 //   y = (((x * before - mean) * after - low) * scale) * weight + bias
 // weight and bias: both, or both null. row_weight and row_bias, an element a row of a block of columns, take their place
@@ -123,6 +145,8 @@ struct Finishing {
 template <class S>
 struct Kernels {
     void (*rows_norm)(const RowsNorm<S>&);
+    void (*rows_backward)(const RowsBackward<S>&);
+    void (*sum_partials)(const Partials<Arith<S>>&);
     void (*rows_moments)(const RowsMoments<S>&);
     void (*rows_apply)(const Apply<S>&);
     void (*columns_moments)(const ColumnsMoments<S>&);
@@ -144,11 +168,12 @@ struct Table {
 };
 
 // One of each for every instruction set: fills in the kernels of its file.
-#define ONEPASS_DECLARE(isa)         \
-    namespace isa {                  \
-    void add_rows(Table& table);     \
-    void add_columns(Table& table);  \
-    void add_ceilings(Table& table); \
+#define ONEPASS_DECLARE(isa)              \
+    namespace isa {                       \
+    void add_rows(Table& table);          \
+    void add_rows_backward(Table& table); \
+    void add_columns(Table& table);       \
+    void add_ceilings(Table& table);      \
     }
 ONEPASS_DECLARE(baseline)
 #if defined(__x86_64__)

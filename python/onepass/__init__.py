@@ -18,9 +18,9 @@ from .control import (
 )
 from .group_norm import group_norm
 from .instance_norm import instance_norm
-from .layer_norm import add_layer_norm, layer_norm
+from .layer_norm import add_layer_norm, layer_norm, layer_norm_backward
 from .moments import Moments, moments
-from .rms_norm import add_rms_norm, rms_norm
+from .rms_norm import add_rms_norm, rms_norm, rms_norm_backward
 from .standardize import standardize
 
 __version__ = _version("onepass")
@@ -36,9 +36,11 @@ __all__ = [
     "instance_norm",
     "isa",
     "layer_norm",
+    "layer_norm_backward",
     "moments",
     "num_threads",
     "rms_norm",
+    "rms_norm_backward",
     "set_num_threads",
     "show_config",
     "standardize",

@@ -11,9 +11,11 @@ from .control import set_num_threads as set_num_threads
 from .control import show_config as show_config
 from .control import use_isa as use_isa
 from .layer_norm import add_layer_norm as add_layer_norm
+from .layer_norm import layer_norm_backward as layer_norm_backward
 from .moments import Moments as Moments
 from .moments import moments as moments
 from .rms_norm import add_rms_norm as add_rms_norm
+from .rms_norm import rms_norm_backward as rms_norm_backward
 
 __version__: str
 __all__: list[str]
