@@ -9,8 +9,8 @@
 
 namespace onepass {
 
-// Places behind `y`, by number: 0, 1 and 2, each a quarter of a page further. A load that lies just before a pending store
-// within its page waits for it.
+// For n elements, a place that many quarters of a page behind `y`: a load that lies just before a pending store within its
+// page waits for it.
 template <class T>
 class Beside {
     static constexpr std::uintptr_t PAGE = 4096;   // bytes
@@ -18,12 +18,10 @@ class Beside {
   public:
     Beside(const void* y, std::ptrdiff_t n) : y_(reinterpret_cast<std::uintptr_t>(y)), n_(static_cast<std::size_t>(n)) {}
 
-    // Of scratch memory, for each place.
+    // Of scratch memory for one place, from `start` on.
     std::size_t bytes() const { return (n_ * sizeof(T) / Scratch::LINE + 1) * Scratch::LINE + PAGE; }
-    // `start`: of the memory for all places.
-    T* place(char* start, std::size_t number) const {
-        start += number * bytes();
-        const std::uintptr_t wanted = y_ + (number + 1) * PAGE / 4;
+    T* place(char* start, std::uintptr_t quarters) const {
+        const std::uintptr_t wanted = y_ + quarters * PAGE / 4;
         return reinterpret_cast<T*>(start +
                                     (wanted - reinterpret_cast<std::uintptr_t>(start)) % PAGE / sizeof(T) * sizeof(T));
     }

@@ -86,13 +86,13 @@ class Parameters {
         const bool many = p.view.size[0] * p.view.size[1] >= MANY * affine.period && affine.segment == 1;
         if (!(affine.bias && !affine.weight) && !(affine.weight && many && apart && sizeof(S) == sizeof(T))) return;
         scratch_.emplace(2 * beside.bytes());
-        T* weight = beside.place(scratch_->data(), 0);
+        T* weight = beside.place(scratch_->data(), 1);
         if (affine.weight)
             std::copy_n(affine.weight, n, weight);
         else
             std::fill_n(weight, n, T(1));
         affine.weight = weight;
-        if (affine.bias) affine.bias = std::copy_n(affine.bias, n, beside.place(scratch_->data(), 1)) - n;
+        if (affine.bias) affine.bias = std::copy_n(affine.bias, n, beside.place(scratch_->data() + beside.bytes(), 2)) - n;
     }
 
   private:

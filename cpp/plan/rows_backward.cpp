@@ -21,7 +21,7 @@ constexpr index TILE = 256;   // columns that a thread sums at a time: whole cac
 template <class T>
 struct Sums {
     T* partial;
-    index cols, stride;   // stride: from dweight to dbias, and from that to the next block
+    index stride;   // from dweight to dbias, and from that to the next block
     bool centered;
 
     index both() const { return centered ? 2 : 1; }
@@ -52,13 +52,13 @@ void solve(const RowGradients<S>& given) {
     const index rows = p.view.size[0] * p.view.size[1], cols = p.view.size[2];
     const index size = block_rows(rows), blocks = (rows + size - 1) / size;
     const index line = Scratch::LINE / index(sizeof(T));
-    Sums<T> sums = {nullptr, cols, (cols + line - 1) / line * line, p.centered};
+    Sums<T> sums = {nullptr, (cols + line - 1) / line * line, p.centered};
 
-    const Beside<T> beside(p.dx, cols);
-    const std::size_t partial_bytes = static_cast<std::size_t>(blocks * sums.both() * sums.stride) * sizeof(T);
-    const Scratch scratch(partial_bytes + beside.bytes());
-    sums.partial = reinterpret_cast<T*>(scratch.data());
-    T* weight = beside.place(scratch.data() + partial_bytes, 0);
+    // All of these are read beside dx, for each row again.
+    const Beside<T> weight_beside(p.dx, cols), sums_beside(p.dx, blocks * sums.both() * sums.stride);
+    const Scratch scratch(weight_beside.bytes() + sums_beside.bytes());
+    T* weight = weight_beside.place(scratch.data(), 1);
+    sums.partial = sums_beside.place(scratch.data() + weight_beside.bytes(), 2);
     if (p.weight)
         std::copy_n(p.weight, cols, weight);
     else
