@@ -91,13 +91,10 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
     const Vec<T> c1 = splat(of.c1), c2 = splat(of.c2), scale = splat(of.line.scale);
     // 1 / deviation in true units may be beyond T, where its product with g is not. The greater power comes last.
     const Vec<T> down = splat(of.down), back = splat(of.line.before * of.up), after = splat(of.line.after);
-    const bool streamed = a.stream;
     const S *next_x = ahead(x, a.x_stride), *next_dy = ahead(dy, a.dy_stride);
     const auto value = [=](index i, auto lanes) ONEPASS_FLAT {
-        if (streamed) {
-            __builtin_prefetch(next_x + i, 0, 2);
-            __builtin_prefetch(next_dy + i, 0, 2);
-        }
+        __builtin_prefetch(next_x + i, 0, 2);
+        __builtin_prefetch(next_dy + i, 0, 2);
         const Vec<T> xhat = normalized(load(x + i, lanes)), d = held(load(dy + i, lanes));
         store(dweight + i, load(dweight + i, lanes) + d * xhat, lanes);
         if constexpr (CENTERED) store(dbias + i, load(dbias + i, lanes) + d, lanes);
@@ -107,7 +104,7 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
         return RANGED ? dx * back * after : dx;
     };
     const bool joined = row + 1 < a.rows && rows_join<S>(a.stream, a.cols, a.dx_stride);
-    write_row<T>(a.dx + row * a.dx_stride, a.cols, value, streamed, joined, edge);
+    write_row<T>(a.dx + row * a.dx_stride, a.cols, value, a.stream, joined, edge);
 }
 
 template <class T>
