@@ -48,6 +48,8 @@ CALLS = {
     "moments skipna": Row(forward.moments("skipna"), "axes"),
     "standardize": Row(forward.standardize, "axes"),
     "min_max_scale": Row(forward.min_max_scale, "axes"),
+    "layer_norm_backward": Row(backward.of_rows("layer_norm_backward"), "axes"),
+    "rms_norm_backward": Row(backward.of_rows("rms_norm_backward", centred=False), "axes"),
     "batch_norm_backward": Row(backward.batch_norm(), "channels", 2),
     "batch_norm_backward masked": Row(backward.batch_norm("masked"), "channels", 2),
     "batch_norm_backward inference": Row(backward.batch_norm("inference"), "channels", 2),

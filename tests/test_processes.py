@@ -250,27 +250,5 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 def test_the_extension_says_that_it_needs_no_gil(python):
     source = (ROOT / "cpp" / "bindings" / "module.cpp").read_text()
     assert re.search(r"^PYBIND11_MODULE\(_core, \w+, .*mod_gil_not_used\(\)", source, re.MULTILINE)
-    if FREE_THREADED:  # importing what does not say so switches the lock on
+    if FREE_THREADED:  # (others' modules say nothing) importing what does not say so switches the lock on
         assert run(python, "print(sys._is_gil_enabled())", PYTHON_GIL=None) == ["False"]
-
-
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="extensions declare it from Python 3.13 on")
-def test_the_declaration_is_in_the_module(python):
-    """Its slots, as Python reads them: PyModuleDef_Slot {{int slot; void *value;}}, and Py_mod_gil is 4."""
-    code = """
-import ctypes
-from onepass import _core
-init = ctypes.PyDLL(_core.__file__).PyInit__core
-init.restype = ctypes.c_void_p
-class Slot(ctypes.Structure):
-    _fields_ = [("slot", ctypes.c_int), ("value", ctypes.c_void_p)]
-# PyModuleDef ends in m_slots, m_traverse, m_clear, m_free; before them m_name, m_doc, m_size, m_methods.
-head = object.__basicsize__ + 3 * ctypes.sizeof(ctypes.c_void_p)
-slots = ctypes.c_void_p.from_address(init() + head + 4 * ctypes.sizeof(ctypes.c_void_p)).value
-found = {}
-while (one := Slot.from_address(slots)).slot:
-    found[one.slot] = one.value
-    slots += ctypes.sizeof(Slot)
-print(found.get(4))
-"""
-    assert run(python, code) == ["1"]

@@ -191,10 +191,11 @@ void require_dtype(const char* name, const Array& array, Dtype dtype) {
                          ", as x is " + name_of(dtype));
 }
 
-void require_weight_dtype(const char* name, const Array& array, Dtype x) {
-    if (array.dtype == x || (is_half(x) && array.dtype == Dtype::f32)) return;
-    throw py::type_error(std::string(name) + " has dtype " + name_of(array.dtype) + "; expected " + name_of(x) +
-                         (is_half(x) ? " or float32" : "") + ", as x is " + name_of(x));
+Array input_dy(py::handle object, const Array& x) {
+    const Array dy = input("dy", required("dy", object));
+    require_dtype("dy", dy, x.dtype);
+    require_shape("dy", dy, x.ndim, x.shape, "the shape of x");
+    return dy;
 }
 
 Array in_arithmetic(const Array& array) {
@@ -212,7 +213,9 @@ Array in_arithmetic(const Array& array) {
 Array input_weight(const char* name, py::handle object, const Array& x, int ndim, const index* shape, const char* what) {
     const Array array = optional_input(name, object);
     if (!array) return array;
-    require_weight_dtype(name, array, x.dtype);
+    if (array.dtype != x.dtype && !(is_half(x.dtype) && array.dtype == Dtype::f32))
+        throw py::type_error(std::string(name) + " has dtype " + name_of(array.dtype) + "; expected " + name_of(x.dtype) +
+                             (is_half(x.dtype) ? " or float32" : "") + ", as x is " + name_of(x.dtype));
     require_shape(name, array, ndim, shape, what);
     return array;
 }

@@ -82,14 +82,14 @@ void assign(const Array& to, const Array& from);
 void require_shape(const char* name, const Array& array, int ndim, const index* shape, const char* what);
 void require_dtype(const char* name, const Array& array, Dtype dtype);
 
-// A weight or a bias: x's dtype, or float32 where x has 16 bits.
-void require_weight_dtype(const char* name, const Array& array, Dtype x);
+// A weight or a bias, or None: x's dtype, or float32 where x has 16 bits; `what` says whose shape it must have.
+Array input_weight(const char* name, py::handle object, const Array& x, int ndim, const index* shape, const char* what);
 // The same contiguous, and in the dtype of the arithmetic.
 Array in_arithmetic(const Array& array);
 void require_writeable(const char* name, const Array& array);
 
-// A weight or a bias, optional, of this shape, checked; `what` says whose shape that is.
-Array input_weight(const char* name, py::handle object, const Array& x, int ndim, const index* shape, const char* what);
+// A gradient's dy: x's dtype and shape.
+Array input_dy(py::handle object, const Array& x);
 
 // What a function returns for an output: the object that was given, or the array that was made.
 py::object given_or(py::handle given, const Array& made);

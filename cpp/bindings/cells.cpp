@@ -93,11 +93,4 @@ py::tuple run_backward(CellCall& call) {
     return py::make_tuple(call.y.object, call.dweight.object, call.dbias.object);
 }
 
-Array input_dy(py::handle object, const Array& x) {
-    const Array dy = input("dy", required("dy", object));
-    require_dtype("dy", dy, x.dtype);
-    require_shape("dy", dy, x.ndim, x.shape, "the shape of x");
-    return dy;
-}
-
 }   // namespace onepass

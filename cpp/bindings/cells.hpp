@@ -44,7 +44,4 @@ void run(const CellCall& call);
 // dx, dweight and dbias of a call, which is given x, dy, axis, members and all that is known.
 py::tuple run_backward(CellCall& call);
 
-// The checks of a gradient's dy.
-Array input_dy(py::handle object, const Array& x);
-
 }   // namespace onepass

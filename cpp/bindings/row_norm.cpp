@@ -52,13 +52,23 @@ void run(const Layout& at, bool adds, const Array& weight, const Array& bias, do
     solve(p);
 }
 
-// What is added to the mean of squares where nothing is said: the eps of the arithmetic.
-double default_eps(Dtype dtype) {
+}   // namespace
+
+double eps_of(py::handle eps, bool centered, Dtype dtype) {
+    if (centered || !eps.is_none()) return real("eps", eps);
     return arith_of(dtype) == Dtype::f64 ? std::numeric_limits<double>::epsilon()
                                          : double(std::numeric_limits<float>::epsilon());
 }
 
-}   // namespace
+Normalized::Normalized(const Array& x, py::handle axis) {
+    ndim = parse_axes(axis, x.ndim, reduced);
+    for (int i = 0, k = 0; i < x.ndim; ++i)
+        if (reduced[i]) shape[k++] = x.shape[i];
+}
+
+Array Normalized::input_weight(const char* name, py::handle object, const Array& x) const {
+    return onepass::input_weight(name, object, x, ndim, shape, "the shape of x along axis");
+}
 
 py::object row_norm(const RowNorm& call) {
     const Array x = input("x", call.x), residual = optional_input("residual", call.residual);
@@ -67,15 +77,10 @@ py::object row_norm(const RowNorm& call) {
         require_dtype("residual", residual, x.dtype);
         require_shape("residual", residual, x.ndim, x.shape, "the shape of x");
     }
-    bool reduced[MAX_NDIM];
-    const int axes = parse_axes(call.axis, x.ndim, reduced);
-    index normalized[MAX_NDIM];
-    for (int i = 0, k = 0; i < x.ndim; ++i)
-        if (reduced[i]) normalized[k++] = x.shape[i];
-    const char* whose = "the shape of x along axis";
-    const Array weight = input_weight("weight", call.weight, x, axes, normalized, whose);
-    const Array bias = input_weight("bias", call.bias, x, axes, normalized, whose);
-    const double eps = call.eps.is_none() && !call.centered ? default_eps(x.dtype) : real("eps", call.eps);
+    const Normalized axes(x, call.axis);
+    const bool* reduced = axes.reduced;
+    const Array weight = axes.input_weight("weight", call.weight, x), bias = axes.input_weight("bias", call.bias, x);
+    const double eps = eps_of(call.eps, call.centered, x.dtype);
     const bool stats = truth("return_stats", call.return_stats);
     const Array out = output("out", call.out, x);
     Array sum;

@@ -60,10 +60,33 @@ struct RowsNorm {
     index residual_stride, sum_stride;
 };
 
+// The gradients of a norm of contiguous rows. What rows add to the weight's and the bias's is added to dweight and dbias,
+// an element a column (RMS norm, not centered, has no dbias).
+template <class S>
+struct RowsBackward {
+    const S *x, *dy;
+    S* dx;
+    index rows, cols, x_stride, dy_stride, dx_stride;
+    const Arith<S>* weight;   // an element a column
+    Finish finish;
+    Arith<S>*dweight, *dbias;
+    bool stream;   // dx with non-temporal stores
+    bool centered;
+};
+
+// The sums of `blocks` rows of partial sums, taken in double, in order.
+template <class T>
+struct Partials {
+    const T* partial;
+    index blocks, cols, stride;
+    T* sum;
+};
+
 // How groups are applied, an element a group (a row, or a column):
 //   y = (((x * before - mean) * after - low) * scale) * weight + bias
 // weight and bias: of rows, both or neither; of columns, both, neither, or the bias alone. row_weight and row_bias, an
-// element a row of a block of columns, take their place where the normalized axis carries them. Null before and after: all in range.
+// element a row of a block of columns, take their place where the normalized axis carries them. Null before and after: all
+// in range.
 template <class T>
 struct Lines {
     T *mean, *low, *scale, *before, *after;
@@ -202,6 +225,8 @@ struct Scale {
 template <class S>
 struct Kernels {
     void (*rows_norm)(const RowsNorm<S>&);
+    void (*rows_backward)(const RowsBackward<S>&);
+    void (*sum_partials)(const Partials<Arith<S>>&);
     void (*rows_moments)(const RowsMoments<S>&);
     void (*rows_apply)(const Apply<S>&);
     void (*columns_moments)(const ColumnsMoments<S>&);
@@ -239,6 +264,7 @@ struct Table {
 #define ONEPASS_DECLARE(isa)                \
     namespace isa {                         \
     void add_rows(Table& table);            \
+    void add_rows_backward(Table& table);   \
     void add_columns(Table& table);         \
     void add_extremes(Table& table);        \
     void add_weighted(Table& table);        \

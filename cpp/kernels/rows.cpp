@@ -5,16 +5,11 @@
 // (Ba, Kiros & Hinton 2016; without the mean, M2 the sum of squares about 0, it is Zhang & Sennrich's RMS norm, 2019.)
 //
 // Statistics from row_moments.hpp, then a second read of the row from the cache.
-#include "kernels/row_moments.hpp"
+#include "kernels/row_line.hpp"
 #include "kernels/write.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {
-
-template <class T>
-struct Line {
-    T mean, low, scale, before, after;
-};
 
 // What comes behind the standardized value: weight and bias of an element, or of the row.
 template <class T, bool WEIGHT, bool BIAS>
@@ -41,16 +36,10 @@ template <bool LOW, bool RANGED, class S, class Source, class Affine>
 ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine,
                               bool streamed, bool joined, Edge<S>& edge) {
     using T = Arith<S>;
-    const Vec<T> mean = splat(line.mean), low = splat(line.low), scale = splat(line.scale);
-    const Vec<T> before = splat(line.before), after = splat(line.after);
-    const auto value = [&](index i, auto lanes) ONEPASS_FLAT {
-        Vec<T> v = x.at(i, lanes);
-        if constexpr (RANGED) v = v * before;
-        v = v - mean;
-        if constexpr (RANGED) v = v * after;
-        if constexpr (LOW) v = v - low;
-        return affine(v * scale, i, lanes);
-    };
+    const Deviation<T, LOW, RANGED> deviation(line);
+    const Vec<T> scale = splat(line.scale);
+    const auto value = [&](index i, auto lanes)
+                           ONEPASS_FLAT { return affine(deviation(x.at(i, lanes)) * scale, i, lanes); };
     write_row<T>(y, n, value, streamed, joined, edge);
 }
 
@@ -70,17 +59,11 @@ ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S
 template <bool CENTERED, class S, class Source>
 __attribute__((noinline)) Line<Arith<S>> row_line(const RowsNorm<S>& a, const Source& x, index row) {
     using T = Arith<S>;
-    Range range = {1.0, 1.0};
-    Moments m = row_moments<false, CENTERED, T>(x, a.cols, range);
-    Finished f = finish<T>(m.count, m.mean, m.low, m.m2, a.finish, 1.0, 1.0);
-    if (__builtin_expect(!f.in_range, 0)) {
-        range = other_range<T>(m.m2);
-        m = ranged_moments<CENTERED, T>(x, a.cols, range);
-        f = finish<T>(m.count, m.mean, m.low, m.m2, a.finish, range.before, range.after);
-    }
+    Finished f;
+    const Line<T> line = line_of<CENTERED, T>(x, a.cols, a.finish, f);
     if (a.mean) a.mean[row] = T(f.true_mean);
     if (a.rstd) a.rstd[row] = T(f.rstd);
-    return {T(f.mean), T(f.low), T(f.scale), T(range.before), T(range.after)};
+    return line;
 }
 
 // The sum first: it may be written over x or residual, and where it is streamed it is quicker added again than read.

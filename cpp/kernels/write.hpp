@@ -25,7 +25,12 @@ ONEPASS_INLINE bool rows_join(bool streamed, index cols, index stride) {
     return streamed && stride == cols && cols >= 2 * Edge<S>::LINE;
 }
 
-// y[i] = value(i, lanes) for i in 0..n. `joined`: the row behind this one begins where this one ends, and comes next.
+// Vectors that are streamed one right after the other. A load waits for a pending store that seems to overlap it (in its
+// place within a page), and streamed ones pend for long.
+constexpr int BURST = 4;
+
+// y[i] = value(i, lanes) for i in 0..n, each i once. `joined`: the row behind this one begins where this one ends, and
+// comes next.
 template <class T, class S, class Value>
 ONEPASS_INLINE void write_row(S* y, index n, const Value& value, bool streamed, bool joined, Edge<S>& edge) {
     constexpr index LINE = Edge<S>::LINE;
@@ -40,7 +45,15 @@ ONEPASS_INLINE void write_row(S* y, index n, const Value& value, bool streamed, 
         edge.waiting = false;
     }
     if (streamed) {
-        for (index i = head; i < end; i += WIDTH<T>) stream(y + i, value(i, All{}));
+        index i = head;
+        for (; i + BURST * WIDTH<T> <= end; i += BURST * WIDTH<T>) {
+            Vec<T> burst[BURST];
+#pragma GCC unroll 4
+            for (int k = 0; k < BURST; ++k) burst[k] = held(value(i + k * WIDTH<T>, All{}));
+#pragma GCC unroll 4
+            for (int k = 0; k < BURST; ++k) stream(y + i + k * WIDTH<T>, burst[k]);
+        }
+        for (; i < end; i += WIDTH<T>) stream(y + i, value(i, All{}));
     } else {
         for (index i = head; i < end; i += WIDTH<T>) store(y + i, value(i, All{}), All{});
     }

@@ -6,8 +6,8 @@
 
 #include "dispatch/dispatch.hpp"
 #include "kernels/moments.hpp"
+#include "plan/beside.hpp"
 #include "plan/machine.hpp"
-#include "plan/scratch.hpp"
 #include "plan/threads.hpp"
 
 namespace onepass {
@@ -71,49 +71,31 @@ index affine_size(const Rows<S>& p) {
     return p.affine.period * (p.view.size[2] / p.affine.segment);
 }
 
-// Weight and bias are read once a row, beside whole cache lines of y: where they lie across lines themselves, every read of
-// them is two. So many rows take copies that lie as y does. A bias without a weight gets one of ones, too: the kernels know
-// no other.
+// Weight and bias are read once a row, beside whole cache lines of y, so many rows take copies that lie as y does. A bias
+// without a weight gets one of ones, too: the kernels know no other.
 template <class S>
-class Beside {
+class Parameters {
     using T = Arith<S>;
-    static constexpr auto LINE = std::uintptr_t(Scratch::LINE), PAGE = std::uintptr_t(4096);
     static constexpr index MANY = 8;   // rows
 
   public:
-    explicit Beside(const Rows<S>& p) : affine(p.affine) {
-        if (!wanted(p)) return;
-        scratch_.emplace(2 * bytes(p));
+    explicit Parameters(const Rows<S>& p) : affine(p.affine) {
         const index n = affine_size(p);
-        T* weight = place(p, 0);
+        const Beside<T> beside(p.y, n);
+        const bool apart = (affine.weight && !beside.fits(affine.weight)) || (affine.bias && !beside.fits(affine.bias));
+        const bool many = p.view.size[0] * p.view.size[1] >= MANY * affine.period && affine.segment == 1;
+        if (!(affine.bias && !affine.weight) && !(affine.weight && many && apart && sizeof(S) == sizeof(T))) return;
+        scratch_.emplace(2 * beside.bytes());
+        T* weight = beside.place(scratch_->data(), 1);
         if (affine.weight)
             std::copy_n(affine.weight, n, weight);
         else
             std::fill_n(weight, n, T(1));
         affine.weight = weight;
-        if (affine.bias) affine.bias = std::copy_n(affine.bias, n, place(p, 1)) - n;
+        if (affine.bias) affine.bias = std::copy_n(affine.bias, n, beside.place(scratch_->data() + beside.bytes(), 2)) - n;
     }
 
   private:
-    static std::uintptr_t offset(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % LINE; }
-    static std::size_t bytes(const Rows<S>& p) {
-        return (static_cast<std::size_t>(affine_size(p)) * sizeof(T) / LINE + 1) * LINE + PAGE;
-    }
-    static bool wanted(const Rows<S>& p) {
-        const bool apart =
-            (p.affine.weight && offset(p.affine.weight) != offset(p.y)) || offset(p.affine.bias) != offset(p.y);
-        const bool many = p.view.size[0] * p.view.size[1] >= MANY * p.affine.period && p.affine.segment == 1;
-        return (p.affine.bias && !p.affine.weight) || (p.affine.weight && many && apart && sizeof(S) == sizeof(T));
-    }
-    // A quarter of a page behind y, and half a page: a load that lies just before a pending store within its page waits for
-    // it.
-    T* place(const Rows<S>& p, std::size_t number) const {
-        char* start = scratch_->data() + number * bytes(p);
-        const auto wanted = reinterpret_cast<std::uintptr_t>(p.y) + (number + 1) * PAGE / 4;
-        return reinterpret_cast<T*>(start +
-                                    (wanted - reinterpret_cast<std::uintptr_t>(start)) % PAGE / sizeof(T) * sizeof(T));
-    }
-
     std::optional<Scratch> scratch_;
 
   public:
@@ -125,8 +107,8 @@ class Beside {
 template <class S>
 void solve(const Rows<S>& given) {
     Rows<S> p = given;
-    const Beside<S> beside(p);
-    p.affine = beside.affine;
+    const Parameters<S> parameters(p);
+    p.affine = parameters.affine;
     const Kernels<S>& k = kernels<S>();
     const index rows = p.view.size[0] * p.view.size[1];
     const index bytes = p.view.elements() * index(sizeof(S)) * (p.residual ? 4 : p.y ? 2 : 1);

@@ -18,11 +18,11 @@ from .control import (
 )
 from .group_norm import group_norm, group_norm_backward
 from .instance_norm import instance_norm, instance_norm_backward
-from .layer_norm import add_layer_norm, layer_norm
+from .layer_norm import add_layer_norm, layer_norm, layer_norm_backward
 from .layers import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from .min_max_scale import min_max_scale
 from .moments import Moments, moments
-from .rms_norm import add_rms_norm, rms_norm
+from .rms_norm import add_rms_norm, rms_norm, rms_norm_backward
 from .standardize import standardize
 
 __version__ = _version("onepass")
@@ -46,10 +46,12 @@ __all__ = [
     "instance_norm_backward",
     "isa",
     "layer_norm",
+    "layer_norm_backward",
     "min_max_scale",
     "moments",
     "num_threads",
     "rms_norm",
+    "rms_norm_backward",
     "set_num_threads",
     "show_config",
     "standardize",

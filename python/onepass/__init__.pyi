@@ -14,6 +14,7 @@ from .control import use_isa as use_isa
 from .group_norm import group_norm_backward as group_norm_backward
 from .instance_norm import instance_norm_backward as instance_norm_backward
 from .layer_norm import add_layer_norm as add_layer_norm
+from .layer_norm import layer_norm_backward as layer_norm_backward
 from .layers import BatchNorm as BatchNorm
 from .layers import GroupNorm as GroupNorm
 from .layers import InstanceNorm as InstanceNorm
@@ -23,6 +24,7 @@ from .min_max_scale import min_max_scale as min_max_scale
 from .moments import Moments as Moments
 from .moments import moments as moments
 from .rms_norm import add_rms_norm as add_rms_norm
+from .rms_norm import rms_norm_backward as rms_norm_backward
 
 __version__: str
 __all__: list[str]

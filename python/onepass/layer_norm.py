@@ -121,3 +121,64 @@ def add_layer_norm(
     (array([3., 5.]), array([-1.,  1.]))
     """
     return _core.add_layer_norm(x, residual, weight, bias, axis, eps, out, sum_out)  # type: ignore[no-any-return]
+
+
+def layer_norm_backward(
+    dy: Viewable,
+    x: Viewable,
+    weight: Viewable | None = None,
+    *,
+    axis: Axes = -1,
+    eps: float = 1e-5,
+) -> tuple[Array, Array, Array]:
+    """Gradients of `layer_norm`: those of x, weight and bias, from that of its result.
+
+    Parameters
+    ----------
+    dy : array
+        The gradient of the result: x's shape and dtype, any strides.
+    x : array of float32, float64, float16 or bfloat16
+        What was normalized. Its statistics are computed again: nothing needs to be kept from the forward pass.
+    weight : array, optional
+        Of the shape of x along `axis`; of x's dtype, or float32 where x has 16 bits. None: ones.
+    axis : int or tuple of int
+        The axes that were normalized over, together. Trailing axes are the fast case.
+    eps : float
+        What was added to the variance.
+
+    Returns
+    -------
+    dx : array
+        x's shape and dtype, C-contiguous.
+    dweight, dbias : array
+        Of the shape of x along `axis`; float32, or float64 where x is. Also where there was no weight or bias.
+
+    Raises
+    ------
+    TypeError
+        For what is not an array, or has another dtype.
+    ValueError
+        For a wrong shape or axis.
+
+    Notes
+    -----
+    With ``xhat = (x - mean) * rstd`` and ``g = dy * weight``, ``dx = rstd * (g - mean(g) - xhat * mean(g * xhat))``,
+    ``dweight`` is the sum of ``dy * xhat`` and ``dbias`` that of ``dy``. A row of dx does not depend on the other rows;
+    nothing depends on threads, memory layout or instruction set. A constant group with ``eps=0`` gets 0.
+
+    References
+    ----------
+    Ba, Kiros & Hinton (2016), Layer Normalization.
+
+    Examples
+    --------
+    >>> import numpy as np, onepass as op
+    >>> x, dy = np.array([[1.0, 2.0, 3.0], [4.0, 4.0, 7.0]]), np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    >>> dx, dweight, dbias = op.layer_norm_backward(dy, x, eps=0.0)
+    >>> dx.round(3) + 0.0
+    array([[ 0.204, -0.408,  0.204],
+           [-0.354,  0.354,  0.   ]])
+    >>> dweight.round(3), dbias
+    (array([-1.225, -0.707,  0.   ]), array([1., 1., 0.]))
+    """
+    return _core.layer_norm_backward(dy, x, weight, axis, eps)  # type: ignore[no-any-return]

@@ -112,3 +112,62 @@ def add_rms_norm(
     (array([3., 4.]), array([0.6, 0.8]))
     """
     return _core.add_rms_norm(x, residual, weight, axis, eps, out, sum_out)  # type: ignore[no-any-return]
+
+
+def rms_norm_backward(
+    dy: Viewable,
+    x: Viewable,
+    weight: Viewable | None = None,
+    *,
+    axis: Axes = -1,
+    eps: float | None = None,
+) -> tuple[Array, Array]:
+    """Gradients of `rms_norm`: those of x and weight, from that of its result.
+
+    Parameters
+    ----------
+    dy : array
+        The gradient of the result: x's shape and dtype, any strides.
+    x : array of float32, float64, float16 or bfloat16
+        What was normalized. Its statistics are computed again: nothing needs to be kept from the forward pass.
+    weight : array, optional
+        Of the shape of x along `axis`; of x's dtype, or float32 where x has 16 bits. None: ones.
+    axis : int or tuple of int
+        The axes that were normalized over, together. Trailing axes are the fast case.
+    eps : float, optional
+        What was added to the mean square. None: the eps of the arithmetic.
+
+    Returns
+    -------
+    dx : array
+        x's shape and dtype, C-contiguous.
+    dweight : array
+        Of the shape of x along `axis`; float32, or float64 where x is. Also where there was no weight.
+
+    Raises
+    ------
+    TypeError
+        For what is not an array, or has another dtype.
+    ValueError
+        For a wrong shape or axis.
+
+    Notes
+    -----
+    With ``xhat = x * rstd`` and ``g = dy * weight``, ``dx = rstd * (g - xhat * mean(g * xhat))``, and ``dweight`` is the
+    sum of ``dy * xhat``. A row of dx does not depend on the other rows; nothing depends on threads, memory layout or
+    instruction set. A group of zeros with ``eps=0`` gets 0.
+
+    References
+    ----------
+    Zhang & Sennrich (2019), Root Mean Square Layer Normalization.
+
+    Examples
+    --------
+    >>> import numpy as np, onepass as op
+    >>> dx, dweight = op.rms_norm_backward(np.array([[1.0, 0.0]]), np.array([[3.0, 4.0]]), eps=0.0)
+    >>> dx * np.sqrt(0.5)
+    array([[ 0.128, -0.096]])
+    >>> dweight * np.sqrt(0.5)
+    array([0.6, 0. ])
+    """
+    return _core.rms_norm_backward(dy, x, weight, axis, eps)  # type: ignore[no-any-return]

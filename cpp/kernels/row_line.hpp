@@ -1,0 +1,44 @@
+// The line that a row is normalized with, from its moments in the range that holds them.
+#pragma once
+
+#include "kernels/row_moments.hpp"
+
+namespace onepass::ONEPASS_ISA {
+namespace {
+
+template <class T>
+struct Line {
+    T mean, low, scale, before, after;
+};
+
+// Of a row of n; `f` are the statistics behind it.
+template <bool CENTERED, class T, class Source>
+ONEPASS_INLINE Line<T> line_of(const Source& x, index n, const Finish& how, Finished& f) {
+    Range range = {1.0, 1.0};
+    Moments m = row_moments<false, CENTERED, T>(x, n, range);
+    f = finish<T>(m.count, m.mean, m.low, m.m2, how, 1.0, 1.0);
+    if (__builtin_expect(!f.in_range, 0)) {
+        range = other_range<T>(m.m2);
+        m = ranged_moments<CENTERED, T>(x, n, range);
+        f = finish<T>(m.count, m.mean, m.low, m.m2, how, range.before, range.after);
+    }
+    return {T(f.mean), T(f.low), T(f.scale), T(range.before), T(range.after)};
+}
+
+// (x * before - mean) * after - low, without the steps that a row has no need of: they would change no bit.
+template <class T, bool LOW, bool RANGED>
+struct Deviation {
+    Vec<T> mean, low, before, after;
+    ONEPASS_INLINE explicit Deviation(const Line<T>& line)
+        : mean(splat(line.mean)), low(splat(line.low)), before(splat(line.before)), after(splat(line.after)) {}
+    ONEPASS_INLINE Vec<T> operator()(Vec<T> v) const {
+        if constexpr (RANGED) v = v * before;
+        v = v - mean;
+        if constexpr (RANGED) v = v * after;
+        if constexpr (LOW) v = v - low;
+        return v;
+    }
+};
+
+}   // namespace
+}   // namespace onepass::ONEPASS_ISA
