@@ -57,7 +57,7 @@ def test_a_wrong_result_is_seen(name, dtype):
     for call in calls.usual(name)[:2]:
         arrays = calls.arguments(call, dtype)
         good = call.results(arrays)
-        for i in range({"norm": 1, "moments": 3, "gradient": 3}[call.kind]):
+        for i in range(1 if call.kind == "norm" else len(good)):
             results = [result.copy() for result in good]
             at = np.unravel_index(np.abs(results[i].astype(np.float64)).argmax(), results[i].shape)
             step = STEPS[dtype.name]

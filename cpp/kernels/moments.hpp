@@ -41,17 +41,23 @@ inline Moments merge_parts(const double* count, const double* pivot, const doubl
     const double base = n ? pivot[first] : 0.0;
     const auto mean_of = [&](index i) { return (pivot[i] - base) * after + low[i]; };
     Moments all = {0.0, base, 0.0, 0.0};
-    double sum = 0.0;
+    Pair sum = {0.0, 0.0};
+    const auto add = [&](double value) {
+        const Pair next = two_sum(sum.high, value);
+        sum = {next.high, sum.low + next.low};
+    };
     for (index i = 0; i < n; ++i) {
         all.count += count[i];
-        sum += count[i] == 0 ? 0.0 : count[i] * mean_of(i);
+        if (count[i] != 0) add(count[i] * mean_of(i));
     }
     if (all.count == 0) return all;
-    all.low = sum / all.count;
+    all.low = (sum.high + sum.low) / all.count;
+    sum = {0.0, 0.0};
     for (index i = 0; i < n; ++i) {
         const double d = mean_of(i) - all.low;
-        all.m2 += count[i] == 0 ? 0.0 : m2[i] + count[i] * (d * d);
+        if (count[i] != 0) add(m2[i] + count[i] * (d * d));
     }
+    all.m2 = sum.high + sum.low;
     return all;
 }
 

@@ -76,19 +76,27 @@ struct Block {
     }
 };
 
-// The first element of each column that counts, as its pivot: constants give exactly themselves.
+// The first element of each column that counts, as its pivot: constants give exactly themselves. Where none counts, the
+// first that has a dy, so that its product is not taken from far away.
 template <class S, class W>
 ONEPASS_INLINE void begin(const Block<S, W>& a) {
+    const auto first = [&](index j, const auto& counts) ONEPASS_FLAT {
+        for (index i = 0; i < a.rows; ++i) {
+            const double x = element(a.x + i * a.stride + j);
+            if (!counts(i, x)) continue;
+            a.pivot[j] = x * double(a.before[j]);
+            return true;
+        }
+        return false;
+    };
     for (index j = 0; j < a.cols; ++j) {
         a.count[j] = a.pivot[j] = a.low[j] = a.m2[j] = 0.0;
-        if (a.dy) a.sum[j] = a.product[j] = 0.0;
-        for (index i = 0; i < a.rows; ++i) {
-            if (!(a.weight[i * a.weight_row + j * a.weight_col] > 0)) continue;
-            const double x = element(a.x + i * a.stride + j);
-            if (a.skipna && x != x) continue;
-            a.pivot[j] = x * double(a.before[j]);
-            break;
-        }
+        const bool found = first(j, [&](index i, double x) ONEPASS_FLAT {
+            return a.weight[i * a.weight_row + j * a.weight_col] > 0 && !(a.skipna && x != x);
+        });
+        if (!a.dy) continue;
+        a.sum[j] = a.product[j] = 0.0;
+        if (!found) first(j, [&](index i, double) ONEPASS_FLAT { return element(a.dy + i * a.stride + j) != 0; });
     }
 }
 
@@ -118,7 +126,7 @@ ONEPASS_INLINE void add_chunk(const Block<S, W>& a, index row, index rows) {
             part[i] = w[i] * d[i];
             if constexpr (GRADIENT) {
                 e[i] = widened(a.dy + at, lanes);
-                about[i] = e[i] * where((Mask)(e[i].v != Wide{}), shifted);
+                about[i] = where((Mask)(e[i].v != Wide{}), shifted);
             }
         }
         const Vec<double> weight = sum_rows(w), mean = share_of(sum_rows(part), weight);
@@ -132,8 +140,12 @@ ONEPASS_INLINE void add_chunk(const Block<S, W>& a, index row, index rows) {
         store(a.m2 + j, (load(a.m2 + j, lanes) + sum_rows(part)) + delta * delta * (count * share), lanes);
         store(a.count + j, total, lanes);
         if constexpr (GRADIENT) {
-            store(a.sum + j, load(a.sum + j, lanes) + sum_rows(e), lanes);
-            store(a.product + j, load(a.product + j, lanes) + sum_rows(about), lanes);
+            // The chunk's product is taken about its own mean, and both are moved to the common one.
+            const Vec<double> centre = low + delta, sum = load(a.sum + j, lanes), more = sum_rows(e);
+            for (index i = 0; i < rows; ++i) about[i] = e[i] * where((Mask)(e[i].v != Wide{}), about[i] - centre);
+            const Vec<double> moved = delta * (more * (splat(1.0) - share) - sum * share);
+            store(a.product + j, (load(a.product + j, lanes) + sum_rows(about)) + moved, lanes);
+            store(a.sum + j, sum + more, lanes);
         }
     });
 }
@@ -145,8 +157,6 @@ void block_moments(const Block<S, W>& a) {
         const index rows = a.rows - row < ROWS ? a.rows - row : index(ROWS);
         a.dy ? add_chunk<true>(a, row, rows) : add_chunk<false>(a, row, rows);
     }
-    // The products were taken about the pivot.
-    for (index j = 0; a.dy && j < a.cols; ++j) a.product[j] -= a.sum[j] * a.low[j];
 }
 
 template <class S, class W>
