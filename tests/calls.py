@@ -12,10 +12,10 @@ from functools import partial
 import calls_backward as backward
 import calls_forward as forward
 import numpy as np
-from call import DTYPES, UNITS, Call, Taken, arithmetic, faults, wrong
+from call import DTYPES, UNITS, Call, Taken, arithmetic, bits, faults, wrong
 
-__all__ = ["CALLS", "CONTROL", "DTYPES", "UNITS", "Call", "Row", "Taken", "arguments", "arithmetic", "faults", "usual",
-           "wrong"]  # fmt: skip
+__all__ = ["CALLS", "CONTROL", "DTYPES", "UNITS", "Call", "Row", "Taken", "arguments", "arithmetic", "bits", "faults",
+           "usual", "wrong"]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,8 +53,10 @@ def gradient(name, shape, groups, weight_axes, run, axis, masked=False, centred=
                 yield np.where(counts, -rstd * xhat * (g * xhat).sum(1, keepdims=True) / n, 0)
 
     def sums(a, eps):
-        dy, xhat = ref.wide(a["dy"]), call.scattered(parts(a, eps)[0])
-        yield (dy * xhat).sum(summed), np.abs(dy * xhat).sum(summed)
+        xhat = parts(a, eps)[0]
+        largest = np.broadcast_to(np.abs(xhat).max(1, keepdims=True), xhat.shape)  # xhat's own unit
+        dy, xhat, largest = ref.wide(a["dy"]), call.scattered(xhat), call.scattered(largest)
+        yield (dy * xhat).sum(summed), np.abs(dy * largest).sum(summed)
         if centred:
             yield dy.sum(summed), np.abs(dy).sum(summed)
 

@@ -178,7 +178,7 @@ template <bool RANGED, class T>
 ONEPASS_INLINE bool finish_tiles(const Finishing<T>& a) {
     constexpr index TILE = 64;
     const Finish how = a.how;
-    const double count = a.count;
+    const double inverse = inverse_freedom(a.count, how);
     bool all = true;
     for (index start = 0; start < a.cols; start += TILE) {
         const index n = a.cols - start < TILE ? a.cols - start : TILE;
@@ -194,7 +194,7 @@ ONEPASS_INLINE bool finish_tiles(const Finishing<T>& a) {
         }
         for (index j = 0; j < n; ++j) {
             const Finished f =
-                finish<T>(count, mean[j], low[j], m2[j], how, RANGED ? before[j] : 1.0, RANGED ? after[j] : 1.0);
+                finish<T>(inverse, mean[j], low[j], m2[j], how, RANGED ? before[j] : 1.0, RANGED ? after[j] : 1.0);
             out[0][j] = T(f.mean);
             out[1][j] = T(f.low);
             out[2][j] = T(f.scale);

@@ -15,12 +15,13 @@ struct Line {
 template <bool CENTERED, class T, class Source>
 ONEPASS_INLINE Line<T> line_of(const Source& x, index n, const Finish& how, Finished& f) {
     Range range = {1.0, 1.0};
+    const double inverse = inverse_freedom(double(n), how);   // which nothing has to wait for
     Moments m = row_moments<false, CENTERED, T>(x, n, range);
-    f = finish<T>(m.count, m.mean, m.low, m.m2, how, 1.0, 1.0);
+    f = finish<T>(inverse, m.mean, m.low, m.m2, how, 1.0, 1.0);
     if (__builtin_expect(!f.in_range, 0)) {
         range = other_range<T>(m.m2);
         m = ranged_moments<CENTERED, T>(x, n, range);
-        f = finish<T>(m.count, m.mean, m.low, m.m2, how, range.before, range.after);
+        f = finish<T>(inverse, m.mean, m.low, m.m2, how, range.before, range.after);
     }
     return {T(f.mean), T(f.low), T(f.scale), T(range.before), T(range.after)};
 }

@@ -85,6 +85,7 @@ ONEPASS_INLINE Vec<T> sum8(const Vec<T> (&d)[CHUNK]) {
 template <bool CENTERED, class Source, class T, bool RANGED>
 ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
     const Vec<T> one = hidden_one<T>();
+    const T inverse = T(1) / T(n);
     Vec<T> means[BLOCK][PARTS], squares[BLOCK][PARTS];
     const index chunks = n / (CHUNK * LANES<T>);
     for (index c = 0; c < chunks; ++c) {
@@ -111,7 +112,7 @@ ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, cons
         for (int j = 0; j < PARTS; ++j) tail[j] = tail_moments<CENTERED>(x, start + n - rest, rest, j, shift);
 
     double mean = 0.0;
-    Vec<T> sum[PARTS];
+    Vec<T> sum[PARTS], centre = {};
     if constexpr (CENTERED) {
         for (int j = 0; j < PARTS; ++j) {
             Vec<T> even = {}, odd = {};
@@ -123,10 +124,11 @@ ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, cons
             if (c < chunks) even = even + means[c][j];
             sum[j] = (even + odd) * splat(T(CHUNK)) + tail[j].count * tail[j].mean;
         }
-        mean = double(sum_lanes(sum)) / double(n);
+        const T total = sum_lanes(sum);
+        mean = double(total) / double(n);
+        centre = splat(total * inverse);   // without waiting for the division
     }
 
-    const Vec<T> centre = splat(T(mean));
     for (int j = 0; j < PARTS; ++j) {
         Vec<T> within = tail[j].m2, between = {};
         for (index c = 0; c < chunks; ++c) {
@@ -142,13 +144,18 @@ ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, cons
     return {double(n), 0.0, mean, double(sum_lanes(sum))};
 }
 
-// The mean of the row's first pack; for a constant row exactly its constant.
+// The mean of the row's first four elements; for a constant row exactly its constant. (All the rest waits for it: a mean of
+// more costs more than it brings.)
 template <class T, class Source>
 ONEPASS_INLINE T choose_pivot(const Source& x, index n, T before) {
-    if (n < LANES<T>) return x.at(0, First{1}).v[0] * before;
-    Vec<T> first[PARTS];
-    for (int j = 0; j < PARTS; ++j) first[j] = x.at(j * WIDTH<T>, All{}) * splat(before);
-    return sum_lanes(first) * (T(1) / LANES<T>);
+    const Vec<T> first = x.at(0, First{n < 4 ? 1 : WIDTH<T> < 4 ? WIDTH<T> : 4}) * splat(before);
+    if (n < 4) return first.v[0];
+    if constexpr (WIDTH<T> >= 4) {
+        return ((first.v[0] + first.v[1]) + (first.v[2] + first.v[3])) * T(0.25);
+    } else {
+        const Vec<T> second = x.at(2, First{2}) * splat(before);
+        return ((first.v[0] + first.v[1]) + (second.v[0] + second.v[1])) * T(0.25);
+    }
 }
 
 template <bool RANGED, bool CENTERED, class T, class Source>

@@ -72,7 +72,7 @@ class CellSolver {
         const Moments m =
             n == 1 ? Moments{of_.count[cell], of_.mean[cell], of_.low[cell], of_.m2[cell]}
                    : merge_parts(of_.count + cell, of_.mean + cell, of_.low + cell, of_.m2 + cell, n, range.after);
-        Finished f = finish<T>(m.count, m.mean, m.low, m.m2, p.how, range.before, range.after);
+        Finished f = finish<T>(inverse_freedom(m.count, p.how), m.mean, m.low, m.m2, p.how, range.before, range.after);
         if (p.given_mean) {
             const T given = p.given_mean[number];
             f = {double(given), 0.0, 1.0 / __builtin_sqrt(double(p.given_var[number]) + p.how.eps), 0.0, 0.0, true};

@@ -244,7 +244,8 @@ class Solver {
     void choose_ranges(const Team& team) {
         team.each(p.groups, [&](index g) {
             Range range = {1, 1};
-            if (!finish<T>(count(), result_.mean[g], result_.low[g], result_.m2[g], p.how, 1, 1).in_range)
+            if (!finish<T>(inverse_freedom(count(), p.how), result_.mean[g], result_.low[g], result_.m2[g], p.how, 1, 1)
+                     .in_range)
                 range = other_range<T>(result_.m2[g]);
             line_.before[g] = T(range.before);
             line_.after[g] = T(range.after);

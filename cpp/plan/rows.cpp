@@ -56,7 +56,7 @@ void moments_of_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to
         for (index i = 0; i < rows; ++i) {
             using T = Arith<S>;
             Range range = {1, 1};
-            if (!finish<T>(double(v.size[2]), mean[i], low[i], m2[i], {0, 0}, 1, 1).in_range) {
+            if (!finish<T>(1.0 / double(v.size[2]), mean[i], low[i], m2[i], {0, 0}, 1, 1).in_range) {
                 range = other_range<T>(m2[i]);
                 k.rows_moments({x + i * v.stride[0][1], 1, v.size[2], 0, range, mean + i, low + i, m2 + i});
             }
