@@ -13,6 +13,7 @@ import onepass as op
 # What `onepass` offers so far.
 NAMES = {
     "layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm", "add_layer_norm", "add_rms_norm",
+    "layer_norm_backward", "rms_norm_backward",
     "moments", "Moments", "standardize",
     "set_num_threads", "get_num_threads", "num_threads",
     "isa", "available_isas", "use_isa", "show_config",
@@ -22,6 +23,8 @@ SIGNATURES = {
     "layer_norm": "(x, weight=None, bias=None, *, axis=-1, eps=1e-05, out=None, return_stats=False)",
     "batch_norm": "(x, weight=None, bias=None, *, running_mean=None, running_var=None, training=False, "
     "momentum=0.1, running_ddof=1, axis=1, eps=1e-05, out=None, return_stats=False)",
+    "layer_norm_backward": "(dy, x, weight=None, *, axis=-1, eps=1e-05)",
+    "rms_norm_backward": "(dy, x, weight=None, *, axis=-1, eps=None)",
     "moments": "(x, axis=0)",
     "standardize": "(x, *, axis=0, ddof=0, eps=0.0, out=None, return_moments=False)",
     "set_num_threads": "(n)",

@@ -61,6 +61,15 @@ def add_norm(norm, axis=-1):
     return run
 
 
+def backward(norm, axis=-1):
+    def run(x, out):
+        axes = axis if isinstance(axis, tuple) else (axis,)
+        weight, _ = parameters(x.dtype, tuple(x.shape[a] for a in axes))
+        return norm(np.mod(x, 0.7) - x.dtype.type(0.3), x, weight, axis=axis, eps=1e-5)
+
+    return run
+
+
 def batch_norm(axis=1, training=True):
     def run(x, out):
         c = x.shape[axis]
@@ -133,6 +142,16 @@ CASES = [
         Case(norm.__name__, shape, add_norm(norm), 0, rows=True)
         for norm in (op.add_layer_norm, op.add_rms_norm)
         for shape in ((3001, 257), (3, 400_003))
+    ],
+    *[
+        Case(f"{norm.__name__} {axis}", shape, backward(norm, axis), groups, rows=groups == 0, has_out=False)
+        for norm in (op.layer_norm_backward, op.rms_norm_backward)
+        for shape, axis, groups in (
+            *[(shape, -1, 0) for shape in ((1024, 1024), (65536, 64), (3001, 257), (3, 400_003))],
+            ((500, 5, 19, 13), (1, 2, 3), 0),
+            ((64, 128, 16, 16), 1, 0),
+            ((3001, 257), 0, 1),
+        )
     ],
     Case("add_layer_norm over channels", (16, 65, 17, 9), add_norm(op.add_layer_norm, 1), 0, rows=True),
     *[
@@ -288,13 +307,16 @@ def test_strides_out_and_in_place(case, dtype):
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.rows], ids=lambda case: case.id)
 def test_place_in_the_batch(case, dtype):
-    x = data(case, dtype)
-    y = expected(case, x)[0] if case.has_out else np.stack(expected(case, x)[1:], axis=1)
-    n = len(x)
+    def of_rows(results):
+        """What belongs to a row each: x normalized, or moments behind their count."""
+        return results[0] if np.ndim(results[0]) else np.stack(results[1:], axis=1)
 
     def rows(x):
-        results = case.run(np.ascontiguousarray(x), None)
-        return results[0] if case.has_out else np.stack(results[1:], axis=1)
+        return of_rows(case.run(np.ascontiguousarray(x), None))
+
+    x = data(case, dtype)
+    y = of_rows(expected(case, x))
+    n = len(x)
 
     shuffled = np.random.default_rng(3).permutation(n)
     for name, places in {

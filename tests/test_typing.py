@@ -33,6 +33,8 @@ y = op.rms_norm(x, weight, axis=(0, 1), eps=None, out=y)
 y, rstd = op.rms_norm(x, weight=weight, eps=1e-6, return_stats=True)
 y, total_of_two = op.add_layer_norm(x, y, weight, bias, axis=-1, eps=0, out=x, sum_out=y)
 y, total_of_two = op.add_rms_norm(x, residual=y, weight=weight, eps=None, sum_out=x)
+dx, dweight, dbias = op.layer_norm_backward(y, x, weight, axis=-1, eps=1e-6)
+dx, dweight = op.rms_norm_backward(y, x, weight=weight, eps=None)
 half: npt.NDArray[np.float16] = x.astype(np.float16)
 half = op.layer_norm(half, weight)
 
@@ -95,6 +97,9 @@ y2, mean2, rstd2 = op.rms_norm(x, return_stats=True)
 op.add_rms_norm(x)
 s2: str = op.add_rms_norm(x, x)
 op.add_layer_norm(x, x, return_stats=True)
+op.layer_norm_backward(x)
+op.layer_norm_backward(x, x, eps=None)
+dx2, dweight2, dbias2 = op.rms_norm_backward(x, x)
 n1: str = op.get_num_threads()
 """
 

@@ -44,8 +44,8 @@ NOISY = 0.15
 class Case:
     """One function on one shape, float32.
 
-    `axis` is the argument of that name: the normalized axis (layer_norm), the channel axis (batch_norm) or
-    the reduced one (moments, standardize). `sweeps` are the trips over the data that cannot be saved.
+    `axis` is the argument of that name: the normalized axis (layer_norm and its gradients), the channel axis
+    (batch_norm) or the reduced one (moments, standardize). `sweeps` are the trips over the data that cannot be saved.
     """
 
     function: str
@@ -59,6 +59,10 @@ class Case:
         return f"{self.function} axis={self.axis}"
 
     @property
+    def is_backward(self) -> bool:
+        return self.function == "layer_norm_backward"
+
+    @property
     def moved(self) -> int:
         """Bytes that `sweeps` read and write."""
         return 4 * int(np.prod(self.shape)) * sum(2 if sweep == "copy" else 1 for sweep in self.sweeps)
@@ -66,7 +70,7 @@ class Case:
 
 # A row can be written as soon as it was read; no column before the last row was read.
 ROWS = ("copy",)
-COLUMNS = ("read", "copy")
+COLUMNS = ROWS_BACKWARD = ("read", "copy")
 STATISTICS = ("read",)
 
 CASES = (
@@ -75,6 +79,8 @@ CASES = (
     Case("layer_norm", (2048, 1024), -1, ROWS, quick=True),
     Case("layer_norm", (128, 4096), -1, ROWS),
     Case("layer_norm", (65536, 1024), -1, ROWS),
+    Case("layer_norm_backward", (2048, 1024), -1, ROWS_BACKWARD, quick=True),
+    Case("layer_norm_backward", (32768, 1024), -1, ROWS_BACKWARD),
     Case("batch_norm", (1024, 1024), 1, COLUMNS, quick=True),
     Case("batch_norm", (65536, 64), 1, COLUMNS),
     Case("batch_norm", (8, 256, 28, 28), 1, COLUMNS, quick=True),
@@ -91,6 +97,7 @@ CASES = (
 class Data:
     """What the actions of one case work on; weight and bias have one entry per column or channel."""
 
+    dy: Array  # the gradient of the result; empty where the case is no backward one
     x: Array
     weight: Array
     bias: Array
@@ -99,15 +106,18 @@ class Data:
     def of(cls, case: Case) -> Data:
         rng = np.random.default_rng(0)
         affine = rng.standard_normal((2, case.shape[case.axis]), dtype=np.float32)
-        return cls(rng.standard_normal(case.shape, dtype=np.float32), affine[0] + 1, affine[1])
+        x = rng.standard_normal(case.shape, dtype=np.float32)
+        dy = rng.standard_normal(case.shape if case.is_backward else (0,), dtype=np.float32)
+        return cls(dy, x, affine[0] + 1, affine[1])
 
 
 def ours(case: Case, data: Data) -> tuple[Call, Array]:
-    """Our action, and the result it writes to (empty for moments, which writes none)."""
+    """Our action, and the result it writes to (empty where it makes its own)."""
     x, w, b, axis = data.x, data.weight, data.bias, case.axis
-    out = np.empty_like(x) if case.function != "moments" else np.empty(0, x.dtype)
+    out = np.empty(0 if case.is_backward or case.function == "moments" else x.shape, x.dtype)
     calls: dict[str, Call] = {
         "layer_norm": lambda: op.layer_norm(x, w, b, axis=axis, eps=EPS, out=out),
+        "layer_norm_backward": lambda: op.layer_norm_backward(data.dy, x, w, axis=axis, eps=EPS),
         "batch_norm": lambda: op.batch_norm(x, w, b, training=True, axis=axis, eps=EPS, out=out),
         "moments": lambda: op.moments(x, axis=axis),
         "standardize": lambda: op.standardize(x, axis=axis, out=out),
@@ -120,6 +130,17 @@ def numpy_formula(case: Case, data: Data) -> Call:
     x, out = data.x, np.empty_like(data.x)
     if case.function == "moments":
         return lambda: (x.mean(axis=case.axis), x.var(axis=case.axis))
+
+    if case.is_backward:
+
+        def gradients() -> tuple[Array, ...]:
+            rstd = 1 / np.sqrt(x.var(axis=-1, keepdims=True) + np.float32(EPS))
+            xhat, g = (x - x.mean(axis=-1, keepdims=True)) * rstd, data.dy * data.weight
+            along = (g * xhat).mean(axis=-1, keepdims=True)
+            dx = (g - g.mean(axis=-1, keepdims=True) - xhat * along) * rstd
+            return dx, (data.dy * xhat).sum(axis=0), data.dy.sum(axis=0)
+
+        return gradients
 
     reduced: int | tuple[int, ...] = case.axis
     shape = [1] * x.ndim
@@ -149,6 +170,11 @@ def torch_action(case: Case, data: Data, threads: int) -> Call | None:
     functional = torch.nn.functional
     if case.function == "layer_norm":
         return lambda: functional.layer_norm(x, w.shape, w, b, EPS)
+    if case.is_backward:
+        _, mean, rstd = torch.native_layer_norm(x, w.shape, w, b, EPS)
+        backward = torch.ops.aten.native_layer_norm_backward
+        dy = torch.from_numpy(data.dy)
+        return lambda: backward(dy, x, w.shape, mean, rstd, w, b, [True, True, True])
     if case.function == "batch_norm":
         # Channels-last memory is, to torch, a channels-first shape with other strides.
         first = torch.movedim(x, case.axis, 1)
@@ -233,6 +259,9 @@ def actions(case: Case, *, peers: Sequence[str] = PEERS) -> dict[str, Action]:
 def check(case: Case, mine: Any, theirs: Any) -> None:
     if case.function == "moments":
         mine, theirs = np.stack([mine.mean, mine.var()]), np.stack(theirs)
+    if case.is_backward:  # sums over rows grow as the root of their number
+        scale = len(mine[0]) ** -0.5
+        mine, theirs = (np.vstack([r[0], scale * r[1], scale * r[2]]) for r in (mine, theirs))
     # Loose, since float32 NumPy is the less accurate of the two; `demo` and the tests are the strict ones.
     if not np.allclose(mine, theirs, rtol=1e-3, atol=1e-3):
         raise ArithmeticError(f"{case.label} of {case.shape}: onepass and NumPy do not agree")
@@ -319,8 +348,8 @@ def table(rows: Sequence[Row], threads: int) -> Table:
 LEGEND = """\
 batch_norm is training=True; axis=1: channels first, axis=-1: channels last.
 of ceiling: 1.00 is the speed of only moving the bytes, with the same threads: for layer_norm a copy (ordinary
-  or non-temporal stores, the quicker), for batch_norm and standardize a read and a copy, for moments a read.
-  GB/s counts these bytes.
+  or non-temporal stores, the quicker), for batch_norm, standardize and gradients a read and a copy, for moments
+  a read.  GB/s counts these bytes.
 vs ...: time of the peer / time of onepass, median over interleaved rounds; NumPy has one thread.
 -: not installed, or no such operator.  ~: quartiles over the rounds more than 15 % apart.
 """
