@@ -74,6 +74,15 @@ def mask_of(x, axis, masked):
     return {"mask": mixed(np.take(x, 0, axis)) < 0.9} if masked else {}
 
 
+def rows_gradient(norm, axis=-1):
+    def run(x, out):
+        axes = axis if isinstance(axis, tuple) else (axis,)
+        weight, _ = parameters(x.dtype, tuple(x.shape[a] for a in axes))
+        return norm(np.mod(x, 0.7) - x.dtype.type(0.3), x, weight, axis=axis, eps=1e-5)
+
+    return run
+
+
 def batch_norm(axis=1, training=True, masked=False):
     def run(x, out):
         c = x.shape[axis]
@@ -176,6 +185,24 @@ CASES = [
         Case(norm.__name__, shape, add_norm(norm), 0, rows=True)
         for norm in (op.add_layer_norm, op.add_rms_norm)
         for shape in ((3001, 257), (3, 400_003))
+    ],
+    *[
+        Case(
+            f"{norm.__name__} {axis}",
+            shape,
+            rows_gradient(norm, axis),
+            groups,
+            rows=groups == 0,
+            has_out=False,
+            gradient=True,
+        )
+        for norm in (op.layer_norm_backward, op.rms_norm_backward)
+        for shape, axis, groups in (
+            *[(shape, -1, 0) for shape in ((1024, 1024), (65536, 64), (3001, 257), (3, 400_003))],
+            ((500, 5, 19, 13), (1, 2, 3), 0),
+            ((64, 128, 16, 16), 1, 0),
+            ((3001, 257), 0, 1),
+        )
     ],
     Case("add_layer_norm over channels", (16, 65, 17, 9), add_norm(op.add_layer_norm, 1), 0, rows=True),
     *[

@@ -89,7 +89,9 @@ def bits(results):
     canonical = []
     for result in results:
         nan = np.isnan(result)
-        canonical.append((np.where(nan, result.dtype.type(np.nan), result) if nan.any() else result).tobytes())
+        canonical.append(
+            (np.where(nan, result.dtype.type(np.nan), result) if nan.any() else result).tobytes()
+        )
     return canonical
 
 

@@ -39,13 +39,15 @@ class Offers:
 
 
 COMBINATIONS = {
-    "layer_norm": Offers(statistics="return_stats"),
-    "rms_norm": Offers(statistics="return_stats"),
+    "layer_norm": Offers(statistics="return_stats", gradient=True),
+    "rms_norm": Offers(statistics="return_stats", gradient=True),
     "add_layer_norm": Offers(outs=("out", "sum_out")),
     "add_rms_norm": Offers(outs=("out", "sum_out")),
     "batch_norm": Offers(statistics="return_stats", mask=True, running=True, gradient=True),
     "group_norm": Offers(statistics="return_stats", mask=True, gradient=True),
     "instance_norm": Offers(statistics="return_stats", mask=True, gradient=True),
+    "layer_norm_backward": Offers(outs=()),
+    "rms_norm_backward": Offers(outs=()),
     "batch_norm_backward": Offers(outs=(), mask=True, running=True),
     "group_norm_backward": Offers(outs=(), mask=True),
     "instance_norm_backward": Offers(outs=(), mask=True),

@@ -58,6 +58,25 @@ def rms_norm(x, weight=None, axis=-1, eps=0.0):
     return affine(wide(x) * rstd, weight, None, axes), rstd
 
 
+def layer_norm_backward(dy, x, weight=None, axis=-1, eps=1e-5):
+    """dx, dweight, dbias; and what dx is made of, dy * weight / sqrt(var + eps)."""
+    axes = axes_of(axis, x.ndim)
+    xhat, _, rstd = normalize(x, axes, eps)
+    g = affine(wide(dy), weight, None, axes)
+    dx = rstd * (g - g.mean(axes, keepdims=True) - xhat * (g * xhat).mean(axes, keepdims=True))
+    rows = others_than(axes, x.ndim)
+    return dx, (wide(dy) * xhat).sum(rows), wide(dy).sum(rows), rstd * g
+
+
+def rms_norm_backward(dy, x, weight=None, axis=-1, eps=0.0):
+    """dx, dweight; and what dx is made of, dy * weight / sqrt(mean(x^2) + eps)."""
+    axes = axes_of(axis, x.ndim)
+    rstd = 1 / np.sqrt(np.square(wide(x)).mean(axes, keepdims=True) + eps)
+    xhat, g = wide(x) * rstd, affine(wide(dy), weight, None, axes)
+    dx = rstd * (g - xhat * (g * xhat).mean(axes, keepdims=True))
+    return dx, (wide(dy) * xhat).sum(others_than(axes, x.ndim)), rstd * g
+
+
 def batch_norm(x, weight=None, bias=None, axis=1, eps=1e-5):
     """In training: every axis but the channels' is reduced."""
     channel = axis % x.ndim
@@ -84,7 +103,11 @@ def running_statistics(x, running_mean, running_var, momentum=0.1, running_ddof=
 
 
 def others(channel, ndim):
-    return tuple(i for i in range(ndim) if i != channel)
+    return others_than((channel,), ndim)
+
+
+def others_than(axes, ndim):
+    return tuple(i for i in range(ndim) if i not in axes)
 
 
 def moments(x, axis=0, keepdims=False):
@@ -124,11 +147,14 @@ def min_max_scale(x, axis=0, feature_range=(0.0, 1.0)):
     return lower + (x - least) * ((upper - lower) / width)
 
 
-def units(y, y_ref, axis):
-    """The largest |y - y_ref| in units of eps/2 * max|y_ref| of its group; NaN where y has one."""
+def units(y, y_ref, axis, terms=None):
+    """The largest |y - y_ref| in units of eps/2 * max|y_ref| of its group; NaN where y has one.
+
+    With `terms`, of the largest of these instead: where y is a difference of larger numbers.
+    """
     with np.errstate(all="ignore"):
         error = np.abs(wide(y) - y_ref)
-        unit = np.finfo(y.dtype).eps / 2 * np.abs(y_ref).max(axis, keepdims=True)
+        unit = np.finfo(y.dtype).eps / 2 * np.abs(y_ref if terms is None else terms).max(axis, keepdims=True)
         return float(np.where(error == 0, 0, error / unit).max(initial=0))
 
 
