@@ -67,6 +67,18 @@ def test_rows(name, memory):
     assert_rows(y, small.run({**parameters, "x": block}, 1e-5)[0], of_last[0])
 
 
+@pytest.mark.parametrize("name", [n for n in ROW_CALLS if "backward" in n])
+def test_gradients_of_rows(name, memory):
+    """dy is x."""
+    x, block, last, _ = memory
+    parameters = calls.arguments(calls.CALLS[name]((1, WIDTH), -1), F16)
+    dx, of_block, of_last = (
+        calls.CALLS[name](a.shape, -1).run({**parameters, "x": a, "dy": a}, 1e-5)[0]
+        for a in (x, block, last[None])
+    )
+    assert_rows(dx, of_block, of_last[0])
+
+
 @pytest.mark.parametrize("name", ["add_layer_norm", "add_rms_norm"])
 def test_sums(name, memory):
     """In place in the result's memory; the residual is one row for all."""

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "bindings/layout.hpp"
+#include "plan/environment.hpp"
 #include "plan/groups.hpp"
 #include "plan/rows.hpp"
 
@@ -107,7 +108,10 @@ py::object row_norm(const RowNorm& call) {
         // Only rows are added and normalized in one go; for columns, whose bits are their own, the sum comes first.
         const Layout plain(operands, 2, reduced, Wanted::rows_and_columns);
         const bool fused = adds && plain.view.kind == Kind::rows;
-        if (adds && !fused) py::module_::import("numpy").attr("add")(x.object, residual.object, sum.object);
+        if (adds && !fused) {
+            const Environment environment;   // NumPy adds in the one that it finds
+            py::module_::import("numpy").attr("add")(x.object, residual.object, sum.object);
+        }
         std::optional<Layout> added;
         if (fused) {
             added.emplace(operands, 4, reduced, Wanted::rows);
