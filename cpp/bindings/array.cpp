@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "dispatch/dispatch.hpp"
+#include "plan/environment.hpp"
 
 namespace onepass {
 namespace {
@@ -168,7 +169,10 @@ Array copied(const Array& array) {
 
 Array contiguous_copy(const Array& array) { return array.contiguous() && array.aligned() ? array : copied(array); }
 
-void assign(const Array& to, const Array& from) { numpy().attr("copyto")(to.object, from.object); }
+void assign(const Array& to, const Array& from) {
+    const Flags flags;
+    numpy().attr("copyto")(to.object, from.object);
+}
 
 std::string shape_text(int ndim, const index* shape) {
     std::string text = "(";

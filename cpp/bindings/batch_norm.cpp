@@ -36,7 +36,6 @@ struct Batch {
     }
     MomentsOut out() { return {mean.data(), low.data(), m2.data()}; }
     void enter(const Running& running, double count) {
-        const Environment environment;
         for (std::size_t c = 0; c < mean.size(); ++c) {
             mean[c] += low[c];
             m2[c] /= count - running.ddof;
@@ -123,6 +122,7 @@ Mask channel_mask(py::handle mask, const Array& x, int axis) {
 py::object batch_norm(py::handle x_arg, py::handle weight_arg, py::handle bias_arg, py::handle mean_arg, py::handle var_arg,
                       py::handle training_arg, py::handle momentum_arg, py::handle ddof_arg, py::handle axis_arg,
                       py::handle eps_arg, py::handle mask_arg, py::handle out_arg, py::handle return_stats) {
+    const Environment environment;
     const Array x = input("x", x_arg);
     const int axis = parse_axis(axis_arg, x.ndim);
     const index channels = x.shape[axis];
@@ -188,6 +188,7 @@ py::object batch_norm(py::handle x_arg, py::handle weight_arg, py::handle bias_a
 py::tuple batch_norm_backward(py::handle dy_arg, py::handle x_arg, py::handle weight_arg, py::handle mean_arg,
                               py::handle var_arg, py::handle training_arg, py::handle axis_arg, py::handle eps_arg,
                               py::handle mask_arg) {
+    const Environment environment;
     const Array x = input("x", x_arg), dy = input_dy(dy_arg, x);
     const int axis = parse_axis(axis_arg, x.ndim);
     const index channels = x.shape[axis];

@@ -2,6 +2,7 @@
 #include "bindings/cells.hpp"
 #include "bindings/layout.hpp"
 #include "bindings/register.hpp"
+#include "plan/environment.hpp"
 #include "plan/groups.hpp"
 #include "plan/rows.hpp"
 
@@ -121,6 +122,7 @@ void masked(Problem& p, int axis, const Mask& mask) {
 }
 
 py::object group_norm(const GroupNorm& call) {
+    const Environment environment;
     const bool instance = call.num_groups.is_none();
     Array x = input("x", call.x);
     int axis = parse_channel_axis(call.axis, x, instance);
@@ -176,6 +178,7 @@ struct GroupNormBackward {
 };
 
 py::tuple group_norm_backward(const GroupNormBackward& call) {
+    const Environment environment;
     Array x = input("x", call.x), dy = input_dy(call.dy, x);
     int axis = parse_channel_axis(call.axis, x, call.num_groups.is_none());
     const index channels = x.shape[axis], groups = parse_groups(call.num_groups, channels);

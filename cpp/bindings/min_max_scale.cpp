@@ -2,6 +2,7 @@
 
 #include "bindings/layout.hpp"
 #include "bindings/register.hpp"
+#include "plan/environment.hpp"
 #include "plan/extremes.hpp"
 
 namespace onepass {
@@ -44,6 +45,7 @@ Ends<double> parse_range(py::handle object, Dtype dtype) {
 }
 
 py::object min_max_scale(py::handle x_arg, py::handle axis, py::handle range, py::handle out_arg) {
+    const Environment environment;
     const Array x = input("x", x_arg);
     bool reduced[MAX_NDIM];
     parse_axes(axis, x.ndim, reduced);

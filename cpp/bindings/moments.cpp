@@ -2,6 +2,7 @@
 
 #include "bindings/cells.hpp"
 #include "bindings/register.hpp"
+#include "plan/environment.hpp"
 #include "plan/groups.hpp"
 #include "plan/rows.hpp"
 
@@ -143,9 +144,11 @@ py::tuple weighted_moments(const Array& x, const bool* reduced, const ElementWei
 }
 
 py::tuple moments(py::handle x_arg, py::handle axis, py::handle mask, py::handle weights, py::handle skipna_arg) {
+    const Environment environment;
     const Array x = input("x", x_arg);
     bool reduced[MAX_NDIM];
     const int axes = parse_axes(axis, x.ndim, reduced);
+    const Flags flags;
     const ElementWeights parsed = parse_weights(mask, weights, x, reduced, axes);
     const bool skipna = truth("skipna", skipna_arg);
     if (parsed.array.is_none() && !skipna) return moments_of(x, reduced).tuple();

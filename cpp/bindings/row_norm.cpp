@@ -72,6 +72,7 @@ Array Normalized::input_weight(const char* name, py::handle object, const Array&
 }
 
 py::object row_norm(const RowNorm& call) {
+    const Environment environment;
     const Array x = input("x", call.x), residual = optional_input("residual", call.residual);
     const bool adds = !call.residual.is_none();
     if (adds) {
@@ -109,7 +110,7 @@ py::object row_norm(const RowNorm& call) {
         const Layout plain(operands, 2, reduced, Wanted::rows_and_columns);
         const bool fused = adds && plain.view.kind == Kind::rows;
         if (adds && !fused) {
-            const Environment environment;   // NumPy adds in the one that it finds
+            const Flags flags;
             py::module_::import("numpy").attr("add")(x.object, residual.object, sum.object);
         }
         std::optional<Layout> added;

@@ -1,5 +1,6 @@
 #include "bindings/layout.hpp"
 #include "bindings/row_norm.hpp"
+#include "plan/environment.hpp"
 #include "plan/rows_backward.hpp"
 
 namespace onepass {
@@ -28,6 +29,7 @@ void run(const Layout& at, const Array& weight, double eps, bool centered, const
 }   // namespace
 
 py::object row_norm_backward(const RowNormBackward& call) {
+    const Environment environment;
     const Array x = input("x", call.x), dy = input_dy(call.dy, x);
     const Normalized axes(x, call.axis);
     const Array weight = axes.input_weight("weight", call.weight, x);

@@ -1,6 +1,7 @@
 #include "bindings/layout.hpp"
 #include "bindings/moments.hpp"
 #include "bindings/register.hpp"
+#include "plan/environment.hpp"
 #include "plan/groups.hpp"
 #include "plan/rows.hpp"
 
@@ -9,6 +10,7 @@ namespace {
 
 py::object standardize(py::handle x_arg, py::handle axis, py::handle ddof_arg, py::handle eps_arg, py::handle out_arg,
                        py::handle return_moments) {
+    const Environment environment;
     const Array x = input("x", x_arg);
     bool reduced[MAX_NDIM];
     parse_axes(axis, x.ndim, reduced);

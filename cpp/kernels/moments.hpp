@@ -116,9 +116,9 @@ __attribute__((always_inline)) inline Finished finish(double inverse, double m_m
 // Moments of a group that was brought into range, back in the units of its elements.
 __attribute__((always_inline)) inline void to_true_units(const Range& range, double& mean, double& low, double& m2) {
     const double k = range.before * range.after;
-    const Pair sum = two_sum(mean / range.before, low / k);
-    mean = sum.high;
-    low = sum.low;
+    const Pair sum = two_sum(mean, low / range.after);   // before it is scaled: the low part alone may be too large
+    mean = sum.high / range.before;
+    low = sum.low / range.before;
     m2 = m2 / k / k;
 }
 

@@ -40,6 +40,7 @@ struct Plain {
     ONEPASS_INLINE Vec<Arith<S>> at(index i, Lanes lanes) const {
         return load(x + i, lanes);
     }
+    ONEPASS_INLINE Arith<S> one(index i) const { return element(x + i); }
 };
 template <class S>
 struct Added {
@@ -48,6 +49,7 @@ struct Added {
     ONEPASS_INLINE Vec<Arith<S>> at(index i, Lanes lanes) const {
         return as_stored(load(x + i, lanes) + load(residual + i, lanes), x);
     }
+    ONEPASS_INLINE Arith<S> one(index i) const { return as_stored(splat(element(x + i) + element(residual + i)), x).v[0]; }
 };
 
 // What is left of a block behind its last whole chunk: fewer than eight packs, the last one perhaps in part.
@@ -148,14 +150,8 @@ ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, cons
 // more costs more than it brings.)
 template <class T, class Source>
 ONEPASS_INLINE T choose_pivot(const Source& x, index n, T before) {
-    const Vec<T> first = x.at(0, First{n < 4 ? 1 : WIDTH<T> < 4 ? WIDTH<T> : 4}) * splat(before);
-    if (n < 4) return first.v[0];
-    if constexpr (WIDTH<T> >= 4) {
-        return ((first.v[0] + first.v[1]) + (first.v[2] + first.v[3])) * T(0.25);
-    } else {
-        const Vec<T> second = x.at(2, First{2}) * splat(before);
-        return ((first.v[0] + first.v[1]) + (second.v[0] + second.v[1])) * T(0.25);
-    }
+    if (n < 4) return x.one(0) * before;
+    return ((x.one(0) * before + x.one(1) * before) + (x.one(2) * before + x.one(3) * before)) * T(0.25);
 }
 
 template <bool RANGED, bool CENTERED, class T, class Source>

@@ -54,11 +54,6 @@ ONEPASS_INLINE Vec<double> widened(const Float16* p, First lanes) { return widen
 ONEPASS_INLINE Vec<double> widened(const BFloat16* p, All) { return widened_half(p, WIDTH<double>); }
 ONEPASS_INLINE Vec<double> widened(const BFloat16* p, First lanes) { return widened_half(p, lanes.n); }
 
-template <class S>
-ONEPASS_INLINE double element(const S* p) {
-    return widened(p, First{1}).v[0];
-}
-
 // A block of rows of one problem, and where its sums go, an element a column.
 template <class S, class W>
 struct Block {
@@ -82,7 +77,7 @@ template <class S, class W>
 ONEPASS_INLINE void begin(const Block<S, W>& a) {
     const auto first = [&](index j, const auto& counts) ONEPASS_FLAT {
         for (index i = 0; i < a.rows; ++i) {
-            const double x = element(a.x + i * a.stride + j);
+            const double x = double(element(a.x + i * a.stride + j));
             if (!counts(i, x)) continue;
             a.pivot[j] = x * double(a.before[j]);
             return true;

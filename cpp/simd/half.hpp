@@ -120,5 +120,16 @@ ONEPASS_HALF(Float16)
 ONEPASS_HALF(BFloat16)
 #undef ONEPASS_HALF
 
+// One element. (Not a load of the first lane: where GCC sees that only this lane is used, and the mask is a constant, it
+// drops the mask, and reads what lies behind.)
+ONEPASS_INLINE float element(const float* p) { return *p; }
+ONEPASS_INLINE double element(const double* p) { return *p; }
+template <class S>
+ONEPASS_INLINE float element(const S* p) {
+    S lanes[WIDTH<float>] = {};
+    lanes[0] = *p;
+    return load(lanes).v[0];
+}
+
 }   // namespace
 }   // namespace onepass::ONEPASS_ISA
