@@ -34,7 +34,7 @@ void rows_extremes(const Extremes<S>& a) {
     using T = Arith<S>;
     for (index row = 0; row < a.rows; ++row) {
         const S* x = a.x + row * a.stride;
-        const Vec<T> first = splat(load(x, First{1}).v[0]);
+        const Vec<T> first = splat(element(x));
         Vec<T> min[HELD] = {first, first, first, first}, max[HELD] = {first, first, first, first}, bad[HELD] = {};
         const auto take = [&](int k, Vec<T> v) ONEPASS_FLAT {
             min[k] = lesser(v, min[k]);
