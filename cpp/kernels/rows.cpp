@@ -195,7 +195,7 @@ void rows_apply(const Apply<S>& a) {
     for (index row = 0; row < a.rows; ++row) {
         const T before = of.before ? of.before[row] : T(1), after = of.after ? of.after[row] : T(1);
         const Line<T> line = {of.mean[row], of.low[row], of.scale[row], before, after};
-        const ByRow<T> affine = {of.weight ? of.weight[row] : T(1), of.bias ? of.bias[row] : T(0)};
+        const ByRow<T> affine = {of.weight ? of.weight[row] : T(1), of.bias ? of.bias[row] : -T(0)};
         apply_row(Plain<S>{a.x + row * a.x_stride}, a.y + row * a.y_stride, a.cols, line, affine, a.stream,
                   joined && row + 1 < a.rows, edge);
     }

@@ -57,7 +57,7 @@ class Solver {
         rows_ = p.rows / folds_;
         rest_ = p.rows % folds_;
         blocks_ = ceil_div(rows_, COLUMN_BLOCK);
-        ones_ = !p.by_rows && (p.weight || p.bias);
+        ones_ = p.weight || p.bias;
         expands_ = !p.by_rows && wide_folds_ * width_ != p.groups;
     }
 
@@ -81,9 +81,10 @@ class Solver {
         wide_ = line_;
         if (expands_) cut_lines(cutter, wide_, wide_folds_ * width_);
         if (ones_) {
-            product_ = cut_beside(cutter, wide_folds_ * width_, 4);
-            weight_ = cut_beside(cutter, wide_folds_ * width_, 5);
-            bias_ = cut_beside(cutter, wide_folds_ * width_, 6);
+            const index n = p.by_rows ? p.groups : wide_folds_ * width_;
+            product_ = cut_beside(cutter, n, 4);
+            weight_ = cut_beside(cutter, n, 5);
+            bias_ = cut_beside(cutter, n, 6);
         }
     }
 
@@ -283,9 +284,10 @@ class Solver {
     // f(group, its column, where that stands) for every column of every fold.
     template <class F>
     void each_wide(const Team& team, const F& f) const {
+        const index span = p.by_rows ? 1 : p.span;
         team.each(wide_folds_, [&](index fold) {
             for (index g = 0; g < p.groups; ++g)
-                for (index i = 0; i < p.span; ++i) f(g, g * p.span + i, fold * width_ + g * p.span + i);
+                for (index i = 0; i < span; ++i) f(g, g * span + i, fold * width_ + g * span + i);
         });
     }
 
@@ -294,8 +296,8 @@ class Solver {
         if (expands_) each_wide(team, [=](index g, index, index at) { to[at] = from[g]; });
     }
 
-    // The weight joins the scale, and is read no more, but where their product leaves the range of T. That is decided
-    // column by column, so that no column has a say in another's bits.
+    // The weight joins the scale, and is read no more (rows do the same, for they must have the same bits), but where their
+    // product leaves the range of T. That is decided column by column, so that no column has a say in another's bits.
     void join_weights(const Team& team) {
         each_wide(team, [&](index g, index column, index at) {
             const index channel = p.weight_a_column ? column : g;
@@ -309,7 +311,13 @@ class Solver {
     }
 
     void apply(const Team& team, bool ranged) {
-        if (p.by_rows) return apply_rows(team, ranged);
+        if (p.by_rows) {
+            if (ones_) {
+                join_weights(team);
+                team.barrier();
+            }
+            return apply_rows(team, ranged);
+        }
         expand(team, wide_.mean, line_.mean);
         expand(team, wide_.low, line_.low);
         expand(team, wide_.scale, line_.scale);
@@ -356,11 +364,11 @@ class Solver {
             const index row = (end - 1) / p.groups, first = std::max(row * p.groups, from), group = first - row * p.groups;
             Lines<T> line = {line_.mean + group,
                              line_.low + group,
-                             line_.scale + group,
+                             (ones_ ? product_ : line_.scale) + group,
                              ranged ? line_.before + group : nullptr,
                              ranged ? line_.after + group : nullptr,
-                             p.weight ? p.weight + group : nullptr,
-                             p.bias ? p.bias + group : nullptr,
+                             ones_ ? weight_ + group : nullptr,
+                             p.bias ? bias_ + group : nullptr,
                              nullptr,
                              nullptr};
             k.rows_apply({x_ + row * p.x_row + group * p.x_group, y_ + row * p.y_row + group * p.y_group, end - first,
