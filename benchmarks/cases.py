@@ -81,6 +81,7 @@ class Case:
     axis: int = -1
     dtype: str = "float32"
     groups: int = 1
+    eps: float = EPS
     quick: bool = False
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cases import EPS, Case
+from cases import Case
 
 Axes = tuple[int, ...]
 
@@ -30,9 +30,9 @@ def all_but_channels(case: Case) -> Axes:
     return tuple(axis for axis in range(len(case.shape)) if axis != case.axis % len(case.shape))
 
 
-def standardized(x: Any, axes: Axes) -> tuple[Any, Any]:
+def standardized(case: Case, x: Any, axes: Axes) -> tuple[Any, Any]:
     """(x - mean) * rstd, and rstd."""
-    rstd = 1 / (x.var(axis=axes, keepdims=True) + EPS) ** 0.5
+    rstd = 1 / (x.var(axis=axes, keepdims=True) + case.eps) ** 0.5
     return (x - x.mean(axis=axes, keepdims=True)) * rstd, rstd
 
 
@@ -43,13 +43,13 @@ def gradient(g: Any, xhat: Any, rstd: Any, axes: Axes) -> Any:
 
 
 def layer_norm(case: Case, x: Any, weight: Any, bias: Any) -> list[Any]:
-    xhat, _ = standardized(widened(x), (-1,))
+    xhat, _ = standardized(case, widened(x), (-1,))
     return [(xhat * widened(weight) + widened(bias)).astype(x.dtype)]
 
 
 def rms_norm(case: Case, x: Any, weight: Any) -> list[Any]:
     wide = widened(x)
-    rstd = 1 / ((wide * wide).mean(axis=-1, keepdims=True) + EPS) ** 0.5
+    rstd = 1 / ((wide * wide).mean(axis=-1, keepdims=True) + case.eps) ** 0.5
     return [(wide * rstd * widened(weight)).astype(x.dtype)]
 
 
@@ -65,24 +65,24 @@ def add_rms_norm(case: Case, x: Any, residual: Any, weight: Any) -> list[Any]:
 
 def group_norm(case: Case, x: Any, weight: Any, bias: Any) -> list[Any]:
     # Channels first.
-    xhat, _ = standardized(x.reshape(x.shape[0], case.groups, -1), (-1,))
+    xhat, _ = standardized(case, x.reshape(x.shape[0], case.groups, -1), (-1,))
     return [xhat.reshape(x.shape) * broadcast(case, weight) + broadcast(case, bias)]
 
 
 def instance_norm(case: Case, x: Any, weight: Any, bias: Any) -> list[Any]:
-    xhat, _ = standardized(x, all_but_channels(case)[1:])
+    xhat, _ = standardized(case, x, all_but_channels(case)[1:])
     return [xhat * broadcast(case, weight) + broadcast(case, bias)]
 
 
 def batch_norm(case: Case, x: Any, weight: Any, bias: Any) -> list[Any]:
-    xhat, _ = standardized(x, all_but_channels(case))
+    xhat, _ = standardized(case, x, all_but_channels(case))
     return [xhat * broadcast(case, weight) + broadcast(case, bias)]
 
 
 def batch_norm_inference(
     case: Case, x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any
 ) -> list[Any]:
-    scale = weight / (running_var + EPS) ** 0.5
+    scale = weight / (running_var + case.eps) ** 0.5
     return [(x - broadcast(case, running_mean)) * broadcast(case, scale) + broadcast(case, bias)]
 
 
@@ -91,13 +91,13 @@ def moments(case: Case, x: Any) -> list[Any]:
 
 
 def layer_norm_backward(case: Case, x: Any, dy: Any, weight: Any) -> list[Any]:
-    xhat, rstd = standardized(x, (-1,))
+    xhat, rstd = standardized(case, x, (-1,))
     return [gradient(dy * weight, xhat, rstd, (-1,)), (dy * xhat).sum(axis=0), dy.sum(axis=0)]
 
 
 def batch_norm_backward(case: Case, x: Any, dy: Any, weight: Any) -> list[Any]:
     axes = all_but_channels(case)
-    xhat, rstd = standardized(x, axes)
+    xhat, rstd = standardized(case, x, axes)
     dx = gradient(dy * broadcast(case, weight), xhat, rstd, axes)
     return [dx, (dy * xhat).sum(axis=axes), dy.sum(axis=axes)]
 

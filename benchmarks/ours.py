@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from cases import EPS, Array, Case, Data
+from cases import Array, Case, Data
 from peers import Absent, Job
 
 import onepass as op
@@ -42,7 +42,7 @@ def job(case: Case, data: Data, *, fresh: bool = False) -> Job:
     if name == "moments":
         options["axis"] = 0
     elif not case.smallest:  # which leaves what is the default anyway
-        options["eps"] = EPS
+        options["eps"] = case.eps
     if name.startswith("batch_norm"):
         options |= {"training": case.job != "batch_norm_inference", "axis": case.axis}
     if not (fresh or case.smallest):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cases import EPS, Array, Case, Data
+from cases import Array, Case, Data
 
 from peers import Absent, Job
 
@@ -97,7 +97,7 @@ class Plan:
         self.handle = ctypes.c_void_p(
             self.bridge.onednn_plan(
                 *(operation.encode(), propagation.encode(), case.dtype.encode(), x.ndim, dims, strides),
-                *(EPS, given, len(arrays), names, data),
+                *(case.eps, given, len(arrays), names, data),
             )
         )
         if not self.handle:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from cases import EPS, Array, Case, Data
+from cases import Array, Case, Data
 from onnx import TensorProto, helper
 
 from peers import Absent, Job
@@ -91,7 +91,7 @@ def bound(
             return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, kind)
         return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
-    attributes = {"epsilon": EPS, **node.attributes}
+    attributes = {"epsilon": case.eps, **node.attributes}
     if case.job == "group_norm":
         attributes["num_groups"] = case.groups
     onnx_node = helper.make_node(

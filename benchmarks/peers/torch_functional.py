@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from cases import EPS, Array, Case, Data
+from cases import Array, Case, Data
 
 from peers import Job
 
@@ -27,17 +27,17 @@ def tensor(array: Array) -> torch.Tensor:
 
 
 def layer_norm(case: Case, x: Any, weight: Any, bias: Any) -> Call:
-    return partial(F.layer_norm, x, weight.shape, weight, bias, EPS)
+    return partial(F.layer_norm, x, weight.shape, weight, bias, case.eps)
 
 
 def rms_norm(case: Case, x: Any, weight: Any) -> Call:
-    return partial(F.rms_norm, x, weight.shape, weight, EPS)
+    return partial(F.rms_norm, x, weight.shape, weight, case.eps)
 
 
 def add_layer_norm(case: Case, x: Any, residual: Any, weight: Any, bias: Any) -> Call:
     def two_calls() -> list[Any]:
         total = x + residual
-        return [F.layer_norm(total, weight.shape, weight, bias, EPS), total]
+        return [F.layer_norm(total, weight.shape, weight, bias, case.eps), total]
 
     return two_calls
 
@@ -45,23 +45,23 @@ def add_layer_norm(case: Case, x: Any, residual: Any, weight: Any, bias: Any) ->
 def add_rms_norm(case: Case, x: Any, residual: Any, weight: Any) -> Call:
     def two_calls() -> list[Any]:
         total = x + residual
-        return [F.rms_norm(total, weight.shape, weight, EPS), total]
+        return [F.rms_norm(total, weight.shape, weight, case.eps), total]
 
     return two_calls
 
 
 def group_norm(case: Case, x: Any, weight: Any, bias: Any) -> Call:
-    return partial(F.group_norm, x, case.groups, weight, bias, EPS)
+    return partial(F.group_norm, x, case.groups, weight, bias, case.eps)
 
 
 def instance_norm(case: Case, x: Any, weight: Any, bias: Any) -> Call:
-    return partial(F.instance_norm, x, weight=weight, bias=bias, eps=EPS)
+    return partial(F.instance_norm, x, weight=weight, bias=bias, eps=case.eps)
 
 
 def batch_norm(case: Case, x: Any, weight: Any, bias: Any) -> Call:
     # Channels-last memory is, to torch, a channels-first shape with other strides.
     first = torch.movedim(x, case.axis, 1)
-    call = partial(F.batch_norm, first, None, None, weight, bias, training=True, eps=EPS)
+    call = partial(F.batch_norm, first, None, None, weight, bias, training=True, eps=case.eps)
     return lambda: torch.movedim(call(), 1, case.axis)
 
 
@@ -69,7 +69,7 @@ def batch_norm_inference(
     case: Case, x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any
 ) -> Call:
     first = torch.movedim(x, case.axis, 1)
-    call = partial(F.batch_norm, first, running_mean, running_var, weight, bias, eps=EPS)
+    call = partial(F.batch_norm, first, running_mean, running_var, weight, bias, eps=case.eps)
     return lambda: torch.movedim(call(), 1, case.axis)
 
 
@@ -79,7 +79,7 @@ def moments(case: Case, x: Any) -> Call:
 
 
 def layer_norm_backward(case: Case, x: Any, dy: Any, weight: Any) -> Call:
-    _, mean, rstd = aten.native_layer_norm(x, weight.shape, weight, None, EPS)
+    _, mean, rstd = aten.native_layer_norm(x, weight.shape, weight, None, case.eps)
     all_three = [True, True, True]
     bias = torch.zeros_like(weight)
     return partial(aten.native_layer_norm_backward, dy, x, weight.shape, mean, rstd, weight, bias, all_three)
@@ -87,11 +87,11 @@ def layer_norm_backward(case: Case, x: Any, dy: Any, weight: Any) -> Call:
 
 def batch_norm_backward(case: Case, x: Any, dy: Any, weight: Any) -> Call:
     first, dy_first = torch.movedim(x, case.axis, 1), torch.movedim(dy, case.axis, 1)
-    _, mean, rstd = aten.native_batch_norm(first, weight, None, None, None, True, 0.0, EPS)
+    _, mean, rstd = aten.native_batch_norm(first, weight, None, None, None, True, 0.0, case.eps)
     all_three = [True, True, True]
     call = partial(
         aten.native_batch_norm_backward,
-        *(dy_first, first, weight, None, None, mean, rstd, True, EPS, all_three),
+        *(dy_first, first, weight, None, None, mean, rstd, True, case.eps, all_three),
     )
 
     def run() -> list[Any]:

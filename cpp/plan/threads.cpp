@@ -17,7 +17,11 @@ namespace onepass {
 namespace {
 
 // Below this a second thread costs more than it brings.
+#if defined(ONEPASS_SHUFFLE)
+constexpr index BYTES_PER_THREAD = 1 << 10;
+#else
 constexpr index BYTES_PER_THREAD = 64 << 10;
+#endif
 
 std::atomic<int> limit{0};
 std::atomic<bool> forked{false};
@@ -67,12 +71,19 @@ void Team::barrier() const {
 
 void run_team(int threads, void (*body)(void*, const Team&), void* context) {
 #if defined(_OPENMP)
+#if defined(ONEPASS_SHUFFLE)
+    const shuffle::Order places(threads);
+#endif
 #pragma omp parallel num_threads(threads)
     {
         const Environment environment;
         Team team;
         team.id = omp_get_thread_num();
         team.size = omp_get_num_threads();
+#if defined(ONEPASS_SHUFFLE)
+        if (team.size == threads) team.id = static_cast<int>(places(team.id));
+        shuffle::dawdle();
+#endif
         body(context, team);
     }
 #else

@@ -6,6 +6,7 @@
 #include <cstddef>
 
 #include "plan/environment.hpp"
+#include "plan/shuffle.hpp"
 
 namespace onepass {
 
@@ -29,12 +30,20 @@ struct Team {
     template <class F>
     void each(index tasks, const F& f) const {
         const index from = tasks * id / size, to = tasks * (id + 1) / size;
+#if defined(ONEPASS_SHUFFLE)
+        shuffle::each(from, to, f);
+#else
         for (index task = from; task < to; ++task) f(task);
+#endif
     }
     template <class F>
     void each_backwards(index tasks, const F& f) const {
         const index from = tasks * id / size, to = tasks * (id + 1) / size;
+#if defined(ONEPASS_SHUFFLE)
+        shuffle::each(from, to, f);
+#else
         for (index task = to; task-- > from;) f(task);
+#endif
     }
     // The bounds of this member's share, where a kernel takes many tasks at once.
     index from(index tasks) const { return tasks * id / size; }
