@@ -234,8 +234,8 @@ void apply(Apply<S> a) {
         const Lines<T> line = a.line;
         const Vec<T> row_weight = splat(AFFINE == Affine::row ? line.row_weight[row] : T(1));
         const Vec<T> row_bias = splat(AFFINE == Affine::row ? line.row_bias[row] : T(0));
-        const auto value = [&](index j, auto lanes) ONEPASS_FLAT {
-            Vec<T> v = load(x + j, lanes);
+        const auto source = [&](index j, auto lanes) ONEPASS_FLAT { return held(load(x + j, lanes)); };
+        const auto value = [&](Vec<T> v, index j, auto lanes) ONEPASS_FLAT {
             if constexpr (RANGED) v = v * load(line.before + j, lanes);
             v = v - load(line.mean + j, lanes);
             if constexpr (RANGED) v = v * load(line.after + j, lanes);
@@ -246,7 +246,7 @@ void apply(Apply<S> a) {
             if constexpr (AFFINE == Affine::row) v = v * row_weight + row_bias;
             return v;
         };
-        write_row<T>(a.y + row * a.y_stride, a.cols, value, a.stream, joined && row + 1 < a.rows, edge);
+        write_row<T>(a.y + row * a.y_stride, a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge);
     }
     if (a.stream) stream_fence();
 }

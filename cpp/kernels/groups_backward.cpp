@@ -219,11 +219,16 @@ void write_gradient(Gradient<S> a) {
         };
         const auto mean = of(a.mean), low = of(a.low), shift = of(a.shift), slope = of(a.slope), gain = of(a.gain);
         const auto before = of(a.before), after = of(a.after), weight = of(WEIGHT ? a.weight : a.gain);
-        const auto value = [&](index j, auto lanes) ONEPASS_FLAT {
-            Vec<T> g = load(dy + j, lanes);
+        const auto source = [&](index j, auto lanes) ONEPASS_FLAT {
+            Both<T> of = {{}, held(load(dy + j, lanes))};
+            if constexpr (!PLAIN) of.x = held(load(x + j, lanes));
+            return of;
+        };
+        const auto value = [&](Both<T> of, index j, auto lanes) ONEPASS_FLAT {
+            Vec<T> g = of.dy;
             if constexpr (WEIGHT) g = g * weight.at(j, lanes);
             if constexpr (!PLAIN) {
-                Vec<T> v = load(x + j, lanes);
+                Vec<T> v = of.x;
                 if constexpr (FULL) v = v * before.at(j, lanes);
                 v = v - mean.at(j, lanes);
                 if constexpr (FULL) v = v * after.at(j, lanes) - low.at(j, lanes);
@@ -233,7 +238,7 @@ void write_gradient(Gradient<S> a) {
             if constexpr (FULL) g = (g * before.at(j, lanes)) * after.at(j, lanes);
             return g;
         };
-        write_row<T>(a.dx + row * a.stride, a.cols, value, a.stream, joined && row + 1 < a.rows, edge);
+        write_row<T>(a.dx + row * a.stride, a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge);
     }
     if (a.stream) stream_fence();
 }

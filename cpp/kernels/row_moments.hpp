@@ -84,11 +84,15 @@ ONEPASS_INLINE Vec<T> sum8(const Vec<T> (&d)[CHUNK]) {
     return ((d[0] + d[1]) + (d[2] + d[3])) + ((d[4] + d[5]) + (d[6] + d[7]));
 }
 
+// The sums of a block's deviations from the pivot, and of their squares.
+struct BlockSums {
+    double first, second;
+};
+
 template <bool CENTERED, class Source, class T, bool RANGED>
-ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
+ONEPASS_INLINE BlockSums block_sums(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
     const Vec<T> one = hidden_one<T>();
-    const T inverse = T(1) / T(n);
-    Vec<T> means[BLOCK][PARTS], squares[BLOCK][PARTS];
+    Vec<T> total[PARTS] = {}, within[PARTS] = {}, between[PARTS] = {};
     const index chunks = n / (CHUNK * LANES<T>);
     for (index c = 0; c < chunks; ++c) {
 #pragma GCC unroll 4
@@ -98,52 +102,48 @@ ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, cons
 #pragma GCC unroll 8
             for (int i = 0; i < CHUNK; ++i) d[i] = shift(x.at(at + i * LANES<T>, All{}));
             if constexpr (CENTERED) {
-                const Vec<T> mean = sum8(d) * splat(T(1) / CHUNK);
-                means[c][j] = mean;
+                const Vec<T> sum = sum8(d), mean = sum * splat(T(1) / CHUNK);
+                total[j] = total[j] + sum;
+                between[j] = between[j] + mean * mean;
 #pragma GCC unroll 8
                 for (int i = 0; i < CHUNK; ++i) d[i] = minus(d[i], mean, one);
             }
 #pragma GCC unroll 8
             for (int i = 0; i < CHUNK; ++i) d[i] = d[i] * d[i];
-            squares[c][j] = sum8(d);
+            within[j] = within[j] + sum8(d);
         }
     }
-    const index rest = n - chunks * (CHUNK * LANES<T>);
-    Tail<T> tail[PARTS] = {};
-    if (rest)
-        for (int j = 0; j < PARTS; ++j) tail[j] = tail_moments<CENTERED>(x, start + n - rest, rest, j, shift);
-
-    double mean = 0.0;
-    Vec<T> sum[PARTS], centre = {};
-    if constexpr (CENTERED) {
+    if constexpr (CENTERED)
+        for (int j = 0; j < PARTS; ++j) within[j] = within[j] + between[j] * splat(T(CHUNK));
+    if (const index rest = n - chunks * (CHUNK * LANES<T>))
         for (int j = 0; j < PARTS; ++j) {
-            Vec<T> even = {}, odd = {};
-            index c = 0;
-            for (; c + 1 < chunks; c += 2) {
-                even = even + means[c][j];
-                odd = odd + means[c + 1][j];
-            }
-            if (c < chunks) even = even + means[c][j];
-            sum[j] = (even + odd) * splat(T(CHUNK)) + tail[j].count * tail[j].mean;
+            const Tail<T> tail = tail_moments<CENTERED>(x, start + n - rest, rest, j, shift);
+            total[j] = total[j] + tail.count * tail.mean;
+            within[j] = within[j] + (tail.m2 + tail.count * (tail.mean * tail.mean));
         }
-        const T total = sum_lanes(sum);
-        mean = double(total) / double(n);
-        centre = splat(total * inverse);   // without waiting for the division
-    }
+    return {CENTERED ? double(sum_lanes(total)) : 0.0, double(sum_lanes(within))};
+}
 
-    for (int j = 0; j < PARTS; ++j) {
-        Vec<T> within = tail[j].m2, between = {};
-        for (index c = 0; c < chunks; ++c) {
-            within = within + squares[c][j];
-            if constexpr (CENTERED) {
-                const Vec<T> d = means[c][j] - centre;
-                between = between + d * d;
-            }
-        }
-        const Vec<T> d = tail[j].mean - centre;
-        sum[j] = (within + between * splat(T(CHUNK))) + tail[j].count * (d * d);
-    }
-    return {double(n), 0.0, mean, double(sum_lanes(sum))};
+// The same about the mean that was found.
+template <class Source, class T, bool RANGED>
+__attribute__((noinline)) Moments block_again(const Source x, index start, index n, const Shift<T, RANGED> shift,
+                                              double mean) {
+    const double pivot = double(T(shift.pivot + mean / shift.after));
+    const BlockSums sums = block_sums<true>(x, start, n, Shift<T, RANGED>{T(pivot), shift.before, shift.after});
+    const double low = sums.first / double(n), m2 = sums.second - sums.first * low;
+    return {double(n), 0.0, (pivot - shift.pivot) * shift.after + low, m2 < 0.0 ? 0.0 : m2};
+}
+
+// The mean counts from the pivot. M2 = sum d^2 - n mean^2 of such deviations loses digits where the pivot lies far from the
+// mean, so it is taken only where that is nearer than the deviation: then at most one bit.
+template <bool CENTERED, class Source, class T, bool RANGED>
+ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
+    const double inverse = 1.0 / double(n);   // which nothing has to wait for
+    const BlockSums sums = block_sums<CENTERED>(x, start, n, shift);
+    if constexpr (!CENTERED) return {double(n), 0.0, 0.0, sums.second};
+    const double apart = sums.first * (sums.first * inverse), m2 = sums.second - apart, mean = sums.first / double(n);
+    if (__builtin_expect(apart > m2, 0)) return block_again(x, start, n, shift, mean);
+    return {double(n), 0.0, mean, m2};
 }
 
 // The mean of the row's first four elements; for a constant row exactly its constant. (All the rest waits for it: a mean of

@@ -38,9 +38,9 @@ ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S
     using T = Arith<S>;
     const Deviation<T, LOW, RANGED> deviation(line);
     const Vec<T> scale = splat(line.scale);
-    const auto value = [&](index i, auto lanes)
-                           ONEPASS_FLAT { return affine(deviation(x.at(i, lanes)) * scale, i, lanes); };
-    write_row<T>(y, n, value, streamed, joined, edge);
+    const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return held(x.at(i, lanes)); };
+    const auto value = [&](Vec<T> v, index i, auto lanes) ONEPASS_FLAT { return affine(deviation(v) * scale, i, lanes); };
+    write_row<T>(y, n, source, value, streamed, joined, edge);
 }
 
 template <class S, class Source, class Affine>
@@ -66,27 +66,49 @@ __attribute__((noinline)) Line<Arith<S>> row_line(const RowsNorm<S>& a, const So
     return line;
 }
 
-// The sum first: it may be written over x or residual, and where it is streamed it is quicker added again than read.
+// A sum that is streamed is added again for y, which is quicker than to read it. Memory would rest meanwhile: so while a
+// row is written, the next one is sent for.
+template <class S>
+struct Sent {
+    Added<S> sum;
+    index ahead;
+    template <class Lanes>
+    ONEPASS_INLINE Vec<Arith<S>> at(index i, Lanes lanes) const {
+        __builtin_prefetch(sum.x + i + ahead, 0, 2);
+        __builtin_prefetch(sum.residual + i + ahead, 0, 2);
+        return sum.at(i, lanes);
+    }
+};
+
+template <class S, class Source>
+ONEPASS_INLINE void write_sum(const Source& x, S* sum, index n, bool streamed, bool joined, Edge<S>& edge) {
+    const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return held(x.at(i, lanes)); };
+    const auto value = [](auto v, index, auto) ONEPASS_FLAT { return v; };
+    write_row<Arith<S>>(sum, n, source, value, streamed, joined, edge);
+}
+
+// The sum first: it may be written over x or residual.
 template <bool CENTERED, class S, class Affine>
 ONEPASS_INLINE void norm_sum(const RowsNorm<S>& a, index row, const Affine& affine, Edge<S>& edge, Edge<S>& sum_edge) {
     const Added<S> x = {a.x + row * a.x_stride, a.residual + row * a.residual_stride};
     S* y = a.y + row * a.y_stride;
     S* sum = a.sum + row * a.sum_stride;
     const Line<Arith<S>> line = row_line<CENTERED>(a, x, row);
-    const bool more = row + 1 < a.rows;
-    const auto value = [&](index i, auto lanes) ONEPASS_FLAT { return x.at(i, lanes); };
-    write_row<Arith<S>>(sum, a.cols, value, a.stream, more && rows_join<S>(a.stream, a.cols, a.sum_stride), sum_edge);
-    const bool joined = more && rows_join<S>(a.stream, a.cols, a.y_stride);
-    if (a.stream)
-        apply_row(x, y, a.cols, line, affine, true, joined, edge);
-    else
-        apply_row(Plain<S>{sum}, y, a.cols, line, affine, false, joined, edge);
+    if (a.stream) {
+        const Sent<S> sent = {x, a.x_stride == a.cols && a.residual_stride == a.cols ? a.cols : 0};
+        const bool more = row + 1 < a.rows;
+        write_sum(sent, sum, a.cols, true, more && rows_join<S>(true, a.cols, a.sum_stride), sum_edge);
+        apply_row(sent, y, a.cols, line, affine, true, more && rows_join<S>(true, a.cols, a.y_stride), edge);
+    } else {
+        write_sum(x, sum, a.cols, false, false, sum_edge);
+        apply_row(Plain<S>{sum}, y, a.cols, line, affine, false, false, edge);
+    }
 }
 
 // Where x, y, weight and bias of one row fill the first-level cache, every row would fetch weight and bias again. So a few
-// rows are applied together, a stretch of columns at a time. (Not element by element: rows that are 4 KiB apart share the
-// sets of the cache and look alike to the store buffer, which lost wherever it was measured.)
-constexpr int BAND = 4;          // rows
+// rows are applied together, a stretch of columns at a time. (Not pack by pack, with weight and bias in registers: wherever
+// rows are whole pages long that was a third slower, however loads and stores were ordered.)
+constexpr int BAND = 8;          // rows
 constexpr index STRETCH = 512;   // columns
 constexpr index FILLS = 8192;    // bytes of a row of weights
 
@@ -96,16 +118,16 @@ ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {
 }
 
 template <bool CENTERED, class S, class AffineOfRow>
-ONEPASS_INLINE void norm_band(const RowsNorm<S>& a, index row, const AffineOfRow& affine_at) {
+ONEPASS_INLINE void norm_band(const RowsNorm<S>& a, index row, index rows, const AffineOfRow& affine_at) {
     Line<Arith<S>> line[BAND];
-    for (int i = 0; i < BAND; ++i) line[i] = row_line<CENTERED>(a, Plain<S>{a.x + (row + i) * a.x_stride}, row + i);
+    for (index i = 0; i < rows; ++i) line[i] = row_line<CENTERED>(a, Plain<S>{a.x + (row + i) * a.x_stride}, row + i);
     Edge<S> edge;
     for (index from = 0; from < a.cols;) {
         // Stretches end where the first row's cache lines do.
         const S* y = a.y + row * a.y_stride;
         const index past = index(reinterpret_cast<std::uintptr_t>(y + from + STRETCH) % PACK) / index(sizeof(S));
         const index to = from + STRETCH - past < a.cols ? from + STRETCH - past : a.cols;
-        for (int i = 0; i < BAND; ++i)
+        for (index i = 0; i < rows; ++i)
             apply_row(Plain<S>{a.x + (row + i) * a.x_stride + from}, a.y + (row + i) * a.y_stride + from, to - from,
                       line[i], affine_at(from), a.stream, false, edge);
         from = to;
@@ -119,7 +141,8 @@ ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineOfRow& affine_of_row)
     Edge<S> edge, sum_edge;
     index row = 0;
     if (bands(a))
-        for (; row + BAND <= a.rows; row += BAND) norm_band<CENTERED>(a, row, affine_of_row);
+        for (; row < a.rows; row += BAND)
+            norm_band<CENTERED>(a, row, a.rows - row < BAND ? a.rows - row : BAND, affine_of_row);
     for (; row < a.rows; ++row) {
         const index period_row = a.affine.period == 1 ? 0 : (a.affine.first + row) % a.affine.period;
         const auto affine = affine_of_row(period_row * (a.cols / segment));

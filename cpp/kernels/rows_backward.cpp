@@ -92,10 +92,13 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
     // 1 / deviation in true units may be beyond T, where its product with g is not. The greater power comes last.
     const Vec<T> down = splat(of.down), back = splat(of.line.before * of.up), after = splat(of.line.after);
     const S *next_x = ahead(x, a.x_stride), *next_dy = ahead(dy, a.dy_stride);
-    const auto value = [=](index i, auto lanes) ONEPASS_FLAT {
+    const auto source = [=](index i, auto lanes) ONEPASS_FLAT {
         __builtin_prefetch(next_x + i, 0, 2);
         __builtin_prefetch(next_dy + i, 0, 2);
-        const Vec<T> xhat = normalized(load(x + i, lanes)), d = held(load(dy + i, lanes));
+        return Both<T>{held(load(x + i, lanes)), held(load(dy + i, lanes))};
+    };
+    const auto value = [=](Both<T> of, index i, auto lanes) ONEPASS_FLAT {
+        const Vec<T> xhat = normalized(of.x), d = of.dy;
         store(dweight + i, load(dweight + i, lanes) + d * xhat, lanes);
         if constexpr (CENTERED) store(dbias + i, load(dbias + i, lanes) + d, lanes);
         Vec<T> g = (RANGED ? d * down : d) * load(weight + i, lanes);
@@ -104,7 +107,7 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
         return RANGED ? dx * back * after : dx;
     };
     const bool joined = row + 1 < a.rows && rows_join<S>(a.stream, a.cols, a.dx_stride);
-    write_row<T>(a.dx + row * a.dx_stride, a.cols, value, a.stream, joined, edge);
+    write_row<T>(a.dx + row * a.dx_stride, a.cols, source, value, a.stream, joined, edge);
 }
 
 template <class T>

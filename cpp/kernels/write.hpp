@@ -25,19 +25,53 @@ ONEPASS_INLINE bool rows_join(bool streamed, index cols, index stride) {
     return streamed && stride == cols && cols >= 2 * Edge<S>::LINE;
 }
 
-// Vectors that are streamed one right after the other. A load waits for a pending store that seems to overlap it (in its
-// place within a page), and streamed ones pend for long.
+// What a gradient reads of one place.
+template <class T>
+struct Both {
+    Vec<T> x, dy;
+};
+
+// A load waits for a pending store that seems to overlap it (in its place within a page), and streamed stores pend for
+// long. So a burst of vectors is written only when the burst behind it has been read: y may lie a few lines behind x, and a
+// store to it would be in the way of the next loads of x.
 constexpr int BURST = 4;
 
-// y[i] = value(i, lanes) for i in 0..n, each i once. `joined`: the row behind this one begins where this one ends, and
-// comes next.
-template <class T, class S, class Value>
-ONEPASS_INLINE void write_row(S* y, index n, const Value& value, bool streamed, bool joined, Edge<S>& edge) {
+template <class T, class Source, class Value, class Put>
+ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, const Value& value, const Put& put) {
+    constexpr index STEP = BURST * WIDTH<T>;
+    if (i + STEP > end) return i;
+    decltype(source(i, All{})) now[BURST], next[BURST];
+    const auto write = [&](index at) ONEPASS_FLAT {
+        Vec<T> burst[BURST];
+#pragma GCC unroll 4
+        for (int k = 0; k < BURST; ++k) burst[k] = held(value(now[k], at + k * WIDTH<T>, All{}));
+#pragma GCC unroll 4
+        for (int k = 0; k < BURST; ++k) put(at + k * WIDTH<T>, burst[k]);
+    };
+#pragma GCC unroll 4
+    for (int k = 0; k < BURST; ++k) now[k] = source(i + k * WIDTH<T>, All{});
+    for (; i + 2 * STEP <= end; i += STEP) {
+#pragma GCC unroll 4
+        for (int k = 0; k < BURST; ++k) next[k] = source(i + STEP + k * WIDTH<T>, All{});
+        write(i);
+#pragma GCC unroll 4
+        for (int k = 0; k < BURST; ++k) now[k] = next[k];
+    }
+    write(i);
+    return i + STEP;
+}
+
+// y[i] = value(source(i, lanes), i, lanes) for i in 0..n, each i once; source has loads alone. `joined`: the row behind
+// this one begins where this one ends, and comes next.
+template <class T, class S, class Source, class Value>
+ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& value, bool streamed, bool joined,
+                              Edge<S>& edge) {
     constexpr index LINE = Edge<S>::LINE;
+    const auto at = [&](index i, auto lanes) ONEPASS_FLAT { return value(source(i, lanes), i, lanes); };
     const index before = to_line(y), head = before < n ? before : n, end = n - (n - head) % LINE;
     if (head) {
         S* to = edge.waiting ? edge.line + (LINE - head) : y;
-        each_vector<T>(head, [&](index i, auto lanes) ONEPASS_FLAT { store(to + i, value(i, lanes), lanes); });
+        each_vector<T>(head, [&](index i, auto lanes) ONEPASS_FLAT { store(to + i, at(i, lanes), lanes); });
         if (edge.waiting)
             for (int j = 0; j < PARTS; ++j)
                 stream(reinterpret_cast<float*>(y + head - LINE) + j * WIDTH<float>,
@@ -45,21 +79,15 @@ ONEPASS_INLINE void write_row(S* y, index n, const Value& value, bool streamed, 
         edge.waiting = false;
     }
     if (streamed) {
-        index i = head;
-        for (; i + BURST * WIDTH<T> <= end; i += BURST * WIDTH<T>) {
-            Vec<T> burst[BURST];
-#pragma GCC unroll 4
-            for (int k = 0; k < BURST; ++k) burst[k] = held(value(i + k * WIDTH<T>, All{}));
-#pragma GCC unroll 4
-            for (int k = 0; k < BURST; ++k) stream(y + i + k * WIDTH<T>, burst[k]);
-        }
-        for (; i < end; i += WIDTH<T>) stream(y + i, value(i, All{}));
+        index i = write_bursts<T>(head, end, source, value, [&](index i, Vec<T> v) ONEPASS_FLAT { stream(y + i, v); });
+        for (; i < end; i += WIDTH<T>) stream(y + i, at(i, All{}));
     } else {
-        for (index i = head; i < end; i += WIDTH<T>) store(y + i, value(i, All{}), All{});
+        index i = write_bursts<T>(head, end, source, value, [&](index i, Vec<T> v) ONEPASS_FLAT { store(y + i, v); });
+        for (; i < end; i += WIDTH<T>) store(y + i, at(i, All{}));
     }
     if (end == n) return;
     S* to = joined ? edge.line : y + end;
-    each_vector<T>(n - end, [&](index i, auto lanes) ONEPASS_FLAT { store(to + i, value(end + i, lanes), lanes); });
+    each_vector<T>(n - end, [&](index i, auto lanes) ONEPASS_FLAT { store(to + i, at(end + i, lanes), lanes); });
     edge.waiting = joined;
 }
 
