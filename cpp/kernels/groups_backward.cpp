@@ -203,8 +203,8 @@ struct Loaded {
     }
 };
 
-// PLAIN: the statistics were given, or did not see these elements. FULL: with the mean's low part, out of range perhaps.
-template <bool PLAIN, bool WEIGHT, bool FULL, bool BY_ROW, class S>
+// PLAIN: the statistics were given, or did not see these elements. LOW: with the mean's low part.
+template <bool PLAIN, bool WEIGHT, bool LOW, bool RANGED, bool BY_ROW, class S>
 void write_gradient(Gradient<S> a) {
     using T = Arith<S>;
     const bool joined = rows_join<S>(a.stream, a.cols, a.stride);
@@ -229,13 +229,14 @@ void write_gradient(Gradient<S> a) {
             if constexpr (WEIGHT) g = g * weight.at(j, lanes);
             if constexpr (!PLAIN) {
                 Vec<T> v = of.x;
-                if constexpr (FULL) v = v * before.at(j, lanes);
+                if constexpr (RANGED) v = v * before.at(j, lanes);
                 v = v - mean.at(j, lanes);
-                if constexpr (FULL) v = v * after.at(j, lanes) - low.at(j, lanes);
+                if constexpr (RANGED) v = v * after.at(j, lanes);
+                if constexpr (LOW) v = v - low.at(j, lanes);
                 g = (g - shift.at(j, lanes)) - v * slope.at(j, lanes);
             }
             g = g * gain.at(j, lanes);
-            if constexpr (FULL) g = (g * before.at(j, lanes)) * after.at(j, lanes);
+            if constexpr (RANGED) g = (g * before.at(j, lanes)) * after.at(j, lanes);
             return g;
         };
         write_row<T>(a.dx + row * a.stride, a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge);
@@ -244,15 +245,20 @@ void write_gradient(Gradient<S> a) {
 }
 
 template <bool PLAIN, bool WEIGHT, bool BY_ROW, class S>
-ONEPASS_INLINE void choose_full(const Gradient<S>& a) {
-    a.full ? write_gradient<PLAIN, WEIGHT, true, BY_ROW>(a) : write_gradient<PLAIN, WEIGHT, false, BY_ROW>(a);
+ONEPASS_INLINE void choose_steps(const Gradient<S>& a) {
+    if (a.ranged)
+        write_gradient<PLAIN, WEIGHT, !PLAIN, true, BY_ROW>(a);
+    else if (!PLAIN && a.lows)
+        write_gradient<PLAIN, WEIGHT, !PLAIN, false, BY_ROW>(a);
+    else
+        write_gradient<PLAIN, WEIGHT, false, false, BY_ROW>(a);
 }
 template <bool BY_ROW, class S>
 void choose_gradient(const Gradient<S>& a) {
     if (a.plain)
-        a.weight ? choose_full<true, true, BY_ROW>(a) : choose_full<true, false, BY_ROW>(a);
+        a.weight ? choose_steps<true, true, BY_ROW>(a) : choose_steps<true, false, BY_ROW>(a);
     else
-        a.weight ? choose_full<false, true, BY_ROW>(a) : choose_full<false, false, BY_ROW>(a);
+        a.weight ? choose_steps<false, true, BY_ROW>(a) : choose_steps<false, false, BY_ROW>(a);
 }
 
 template <class S>

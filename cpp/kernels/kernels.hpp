@@ -171,14 +171,14 @@ struct Comoments {
 
 // dx = ((dy * weight - shift) - (((x * before - mean) * after - low) * slope) * gain * before * after, its parameters an
 // element a column or an element a row; all of them given, but weight may be null. plain: without shift and slope.
-// full: low is not 0 or before and after are not 1 everywhere. x, dy and dx lie alike.
+// lows: low is not 0 everywhere; ranged: before and after are not 1 everywhere. x, dy and dx lie alike.
 template <class S>
 struct Gradient {
     const S *x, *dy;
     S* dx;
     index rows, cols, stride;
     const Arith<S>*mean, *low, *before, *after, *shift, *slope, *gain, *weight;
-    bool stream, plain, full;
+    bool stream, plain, lows, ranged;
 };
 
 // The least and the greatest of each row, or of each column; both NaN where it holds NaN or an infinity. Of rows either

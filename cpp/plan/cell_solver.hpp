@@ -161,7 +161,6 @@ class CellSolver {
                 nullptr};
     }
     Gradient<S> gradient_at(index at, index rows, index cols, index stride, index line, index channel, bool plain) const {
-        const bool full = out_of_range_.load(std::memory_order_relaxed) || any_low_.load(std::memory_order_relaxed);
         return {p.x + at,
                 p.dy + at,
                 p.y + at,
@@ -178,7 +177,8 @@ class CellSolver {
                 p.members > 1 && p.weight ? weight_ + channel : nullptr,
                 stream_,
                 plain,
-                full};
+                any_low_.load(std::memory_order_relaxed),
+                out_of_range_.load(std::memory_order_relaxed)};
     }
 
     // f(from, to, plain) for each run of places, of from..to of a sample, that the statistics saw, or did not see.
