@@ -87,6 +87,7 @@ FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option("--rounds", type=click.IntRange(min=5), help="At most so many; with it there is no time limit.")
 @click.option("--growth", "growing", is_flag=True, help="How the cost grows, instead of the cases.")
 @click.option("--json", "json_file", type=FILE, callback=writable, help="Write the figures here.")
+@click.option("--markdown", type=FILE, callback=writable, help="Write the short table here.")
 @click.option("--picture", type=FILE, callback=drawable, help="Draw the fractions of the ceiling here.")
 @click.option("--why", is_flag=True, help="Tell the reason of each dash.")
 @click.option("--list", "listing", is_flag=True, help="List the cases and stop.")
@@ -99,6 +100,7 @@ def main(
     rounds: int | None,
     growing: bool,
     json_file: Path | None,
+    markdown: Path | None,
     picture: Path | None,
     why: bool,
     listing: bool,
@@ -138,9 +140,11 @@ def main(
         console.print(report.LEGEND.format(margin=effort.margin, flag="--why"), end="", markup=False)
     for line in report.absences(rows) if why else ():
         console.print(line, markup=False)
+    document = report.document(rows, growths, effort)
     if json_file is not None:
-        document = report.document(rows, growths, effort)
         json_file.write_text(json.dumps(document, indent=2) + "\n")
+    if markdown is not None:
+        markdown.write_text(report.markdown(document))
     if picture is not None:
         report.draw(rows, picture)
     wrong = [(row.case.label, peer, reason) for row in rows for peer, reason in row.wrong.items()]

@@ -150,6 +150,36 @@ def document(rows: Sequence[Row], growths: Sequence[dict[str, Any]], effort: Any
     return facts
 
 
+NAMED = ("torch", "ONNX Runtime", "oneDNN")  # in the short table
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """The short table of a document: a line a case, a block of columns for each number of threads."""
+    rows: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
+    for row in document["rows"]:
+        rows.setdefault(row["label"], {})[row["isa"], row["threads"]] = row
+    blocks = list(dict.fromkeys(block for found in rows.values() for block in found))
+    columns = [(block, name) for block in blocks for name in ("of ceiling", *NAMED)]
+    titles = [f"{name}, {threads}" for (_, threads), name in columns]
+    lines = ["| case | asked | " + " | ".join(titles) + " |", "|---|--:|" + "--:|" * len(columns)]
+    for label, found in rows.items():
+        cells = []
+        for block, name in columns:
+            row = found.get(block, {"fraction": None, "ratios": {}})
+            figure = row["fraction"] if name == "of ceiling" else row["ratios"].get(name)
+            if figure is None:
+                cells.append(DASH)
+                continue
+            settled = "" if figure["settled"] else "~"
+            missed = ("ceiling" if name == "of ceiling" else name) in row["missed"]
+            cells.append(
+                f"{settled}{figure['median']:.2f}{'x' if name in NAMED else ''}{' ↓' if missed else ''}"
+            )
+        asked = next(iter(found.values()))["case"]["floor"]
+        lines.append(f"| {label} | {asked:g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Bars of fraction of the ceiling by case, ours beside the peers'; a panel for each table."""
     import matplotlib

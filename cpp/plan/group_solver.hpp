@@ -335,11 +335,14 @@ class Solver {
         // Tiles end on cache lines of y. From the end to the beginning: the last that the moments read is the likeliest to
         // be in the cache still.
         const index lead = index((0 - reinterpret_cast<std::uintptr_t>(y_)) % Scratch::LINE / sizeof(S));
-        const index tiles = cols <= 2 * TILE ? 1 : ceil_div(cols - lead, TILE),
-                    tasks = ceil_div(rows, COLUMN_BLOCK) * tiles;
+        // A few equal ones: the parameters of more columns would come from the second-level cache for each row again.
+        const index body = std::max<index>(cols - lead, 1), line_of_y = Scratch::LINE / index(sizeof(S));
+        const index wide = ceil_div(ceil_div(body, ceil_div(body, TILE + TILE / 8)), line_of_y) * line_of_y;
+        const index tiles = ceil_div(body, wide);
+        const index tasks = ceil_div(rows, COLUMN_BLOCK) * tiles;
         team.each_backwards(tasks, [&](index task) {
             const index row = task / tiles * COLUMN_BLOCK, tile = task % tiles;
-            const index from = tile ? lead + tile * TILE : 0, to = tile + 1 < tiles ? lead + (tile + 1) * TILE : cols;
+            const index from = tile ? lead + tile * wide : 0, to = tile + 1 < tiles ? lead + (tile + 1) * wide : cols;
             Lines<T> here = line;
             for (T** array : {&here.mean, &here.low, &here.scale, &here.before, &here.after})
                 if (*array) *array += from;
