@@ -67,9 +67,7 @@ void solve(const RowGradients<S>& given) {
 
     const Kernels<S>& k = kernels<S>();
     const index bytes = 3 * p.view.elements() * index(sizeof(S)), tiles = (cols + TILE - 1) / TILE;
-    // From half of the last-level cache on: others use it, too, and where x, dy and dx crowded it, dx cost half as much
-    // again.
-    const bool stream = streams(p.x, p.dx, 2 * bytes);
+    const bool stream = streams(p.x, p.dx, bytes);
     run_team(static_cast<int>(std::min<index>(threads_for(bytes), blocks)), [&](const Team& team) {
         team.each(blocks, [&](index block) {
             add_block(p, sums, block, block * size, std::min(rows, (block + 1) * size), stream);
