@@ -46,6 +46,8 @@ def compile_unit(source, isa, to):
     flags = [
         "-std=c++17",
         "-O0",
+        "-DONEPASS_INLINE=inline",
+        "-DONEPASS_FLAT=",
         "-ffp-contract=off",
         f"-DONEPASS_ISA={NAMESPACES[isa]}",
         f"-I{CPP}",

@@ -20,9 +20,11 @@
 #error "ONEPASS_ISA names the instruction set this unit is compiled for; CMakeLists.txt sets it"
 #endif
 
+#ifndef ONEPASS_INLINE   // (tests/test_symbols.py looks at functions that are not inlined)
 #define ONEPASS_INLINE inline __attribute__((always_inline))
 // Behind a lambda's parameters: one that is not inlined keeps what it captures in memory, where every store may change it.
 #define ONEPASS_FLAT __attribute__((always_inline))
+#endif
 
 namespace onepass::ONEPASS_ISA {
 namespace {
