@@ -7,8 +7,8 @@
 //   M2 = sum(M2_c) + sum(n_c mean_c^2) - n mean^2,
 //
 // which is Chan's formula for many parts (Chan, Golub & LeVeque 1979) on shifted data (their survey of 1983); where the
-// pivot lies too far from the mean for that, the block is taken again. Blocks are joined in a binary tree. Invariant: which
-// elements meet in which order depends on the length of the row alone.
+// pivot lies too far from the mean for that, the block is taken again. Blocks are joined in a binary tree.
+// Invariant: which elements meet in which order depends on the length of the row alone.
 #pragma once
 
 #include "kernels/moments.hpp"
