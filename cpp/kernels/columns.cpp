@@ -234,7 +234,7 @@ void apply(Apply<S> a) {
         const Lines<T> line = a.line;
         const Vec<T> row_weight = splat(AFFINE == Affine::row ? line.row_weight[row] : T(1));
         const Vec<T> row_bias = splat(AFFINE == Affine::row ? line.row_bias[row] : T(0));
-        const auto source = [&](index j, auto lanes) ONEPASS_FLAT { return held(load(x + j, lanes)); };
+        const auto source = [&](index j, auto lanes) ONEPASS_FLAT { return load(x + j, lanes); };
         const auto value = [&](Vec<T> v, index j, auto lanes) ONEPASS_FLAT {
             if constexpr (RANGED) v = v * load(line.before + j, lanes);
             v = v - load(line.mean + j, lanes);

@@ -223,7 +223,7 @@ ONEPASS_INLINE void scale_row(const Scale<S>& a, index row, bool joined, Edge<S>
     const Vec<T> lower = splat(a.ends.lower), upper = splat(a.ends.upper);
     const Line<T> by = {splat(a.by.min[row]), splat(a.by.max[row]), splat(a.by.scale[row]),
                         splat(RANGED ? a.by.before[row] : T(1)), splat(RANGED ? a.by.after[row] : T(1))};
-    const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return held(load(x + i, lanes)); };
+    const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return load(x + i, lanes); };
     const auto value = [&](Vec<T> v, index, auto) ONEPASS_FLAT { return scaled<RANGED>(v, by, lower, upper); };
     write_row<T>(a.y + row * a.y_stride, a.cols, source, value, a.stream, joined, edge);
 }
@@ -252,7 +252,7 @@ void scale_columns(Scale<S> a) {
     for (index row = 0; row < a.rows; ++row) {
         const S* x = a.x + row * a.x_stride;
         const Scales<T> of = a.by;
-        const auto source = [&](index j, auto lanes) ONEPASS_FLAT { return held(load(x + j, lanes)); };
+        const auto source = [&](index j, auto lanes) ONEPASS_FLAT { return load(x + j, lanes); };
         const auto value = [&](Vec<T> v, index j, auto lanes) ONEPASS_FLAT {
             Line<T> by = {load(of.min + j, lanes), load(of.max + j, lanes), load(of.scale + j, lanes), {}, {}};
             if constexpr (RANGED) {

@@ -220,8 +220,8 @@ void write_gradient(Gradient<S> a) {
         const auto mean = of(a.mean), low = of(a.low), shift = of(a.shift), slope = of(a.slope), gain = of(a.gain);
         const auto before = of(a.before), after = of(a.after), weight = of(WEIGHT ? a.weight : a.gain);
         const auto source = [&](index j, auto lanes) ONEPASS_FLAT {
-            Both<T> of = {{}, held(load(dy + j, lanes))};
-            if constexpr (!PLAIN) of.x = held(load(x + j, lanes));
+            Both<T> of = {{}, load(dy + j, lanes)};
+            if constexpr (!PLAIN) of.x = load(x + j, lanes);
             return of;
         };
         const auto value = [&](Both<T> of, index j, auto lanes) ONEPASS_FLAT {

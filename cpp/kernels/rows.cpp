@@ -38,7 +38,7 @@ ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S
     using T = Arith<S>;
     const Deviation<T, LOW, RANGED> deviation(line);
     const Vec<T> scale = splat(line.scale);
-    const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return held(x.at(i, lanes)); };
+    const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return x.at(i, lanes); };
     const auto value = [&](Vec<T> v, index i, auto lanes) ONEPASS_FLAT { return affine(deviation(v) * scale, i, lanes); };
     write_row<T>(y, n, source, value, streamed, joined, edge);
 }
@@ -82,7 +82,7 @@ struct Sent {
 
 template <class S, class Source>
 ONEPASS_INLINE void write_sum(const Source& x, S* sum, index n, bool streamed, bool joined, Edge<S>& edge) {
-    const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return held(x.at(i, lanes)); };
+    const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return x.at(i, lanes); };
     const auto value = [](auto v, index, auto) ONEPASS_FLAT { return v; };
     write_row<Arith<S>>(sum, n, source, value, streamed, joined, edge);
 }

@@ -95,7 +95,7 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
     const auto source = [=](index i, auto lanes) ONEPASS_FLAT {
         __builtin_prefetch(next_x + i, 0, 2);
         __builtin_prefetch(next_dy + i, 0, 2);
-        return Both<T>{held(load(x + i, lanes)), held(load(dy + i, lanes))};
+        return Both<T>{load(x + i, lanes), load(dy + i, lanes)};
     };
     const auto value = [=](Both<T> of, index i, auto lanes) ONEPASS_FLAT {
         const Vec<T> xhat = normalized(of.x), d = of.dy;

@@ -30,6 +30,10 @@ template <class T>
 struct Both {
     Vec<T> x, dy;
 };
+template <class T>
+ONEPASS_INLINE Both<T> held(Both<T> of) {
+    return {held(of.x), held(of.dy)};
+}
 
 // A load waits for a pending store that seems to overlap it (in its place within a page), and streamed stores pend for
 // long. So a burst of vectors is written only when the burst behind it has been read: y may lie a few lines behind x, and a
@@ -49,10 +53,10 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
         for (int k = 0; k < BURST; ++k) put(at + k * WIDTH<T>, burst[k]);
     };
 #pragma GCC unroll 4
-    for (int k = 0; k < BURST; ++k) now[k] = source(i + k * WIDTH<T>, All{});
+    for (int k = 0; k < BURST; ++k) now[k] = held(source(i + k * WIDTH<T>, All{}));
     for (; i + 2 * STEP <= end; i += STEP) {
 #pragma GCC unroll 4
-        for (int k = 0; k < BURST; ++k) next[k] = source(i + STEP + k * WIDTH<T>, All{});
+        for (int k = 0; k < BURST; ++k) next[k] = held(source(i + STEP + k * WIDTH<T>, All{}));
         write(i);
 #pragma GCC unroll 4
         for (int k = 0; k < BURST; ++k) now[k] = next[k];

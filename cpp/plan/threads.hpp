@@ -29,21 +29,16 @@ struct Team {
     // phase meets it again in the next.
     template <class F>
     void each(index tasks, const F& f) const {
-        const index from = tasks * id / size, to = tasks * (id + 1) / size;
 #if defined(ONEPASS_SHUFFLE)
-        shuffle::each(from, to, f);
+        shuffle::each(from(tasks), to(tasks), f);
 #else
-        for (index task = from; task < to; ++task) f(task);
+        for (index task = from(tasks), end = to(tasks); task < end; ++task) f(task);
 #endif
     }
     template <class F>
     void each_backwards(index tasks, const F& f) const {
-        const index from = tasks * id / size, to = tasks * (id + 1) / size;
-#if defined(ONEPASS_SHUFFLE)
-        shuffle::each(from, to, f);
-#else
-        for (index task = to; task-- > from;) f(task);
-#endif
+        const index last = from(tasks) + to(tasks) - 1;
+        each(tasks, [&](index task) { f(last - task); });
     }
     // The bounds of this member's share, where a kernel takes many tasks at once.
     index from(index tasks) const { return tasks * id / size; }
