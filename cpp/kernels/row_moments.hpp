@@ -1,13 +1,10 @@
 // The moments of one contiguous row in one read.
 //
-// Everything is taken from a pivot near the mean, where the difference is exact. A chunk of eight packs is held in
-// registers: the mean of each lane, then the squares about that mean. Chunks are joined about the pivot, and a block
-// corrected once,
+//   M2 = M2_a + M2_b + delta^2 n_a n_b / (n_a + n_b),   delta = mean_a - mean_b
 //
-//   M2 = sum(M2_c) + sum(n_c mean_c^2) - n mean^2,
-//
-// which is Chan's formula for many parts (Chan, Golub & LeVeque 1979) on shifted data (their survey of 1983); where the
-// pivot lies too far from the mean for that, the block is taken again. Blocks are joined in a binary tree.
+// Chan, Golub & LeVeque (1979), at every joint: each lane joins its chunks of eight packs, held in registers, to what it
+// has; then lanes are joined pairwise, and blocks in a binary tree. Everything counts from a pivot near the mean, where
+// differences are exact.
 // Invariant: which elements meet in which order depends on the length of the row alone.
 #pragma once
 
@@ -21,9 +18,25 @@ constexpr int CHUNK = 8;     // packs
 constexpr int BLOCK = 32;    // chunks: 16 KiB, half of a first-level cache
 constexpr int LEVELS = 48;   // of the tree of blocks
 
-// Reciprocals of how many elements a lane of the tail holds.
+// Reciprocals of how many elements a lane holds in the last packs of a row, or all lanes in the last one.
 template <class T>
-constexpr T INVERSE[CHUNK + 1] = {0, 1, T(1) / 2, T(1) / 3, T(1) / 4, T(1) / 5, T(1) / 6, T(1) / 7, T(1) / 8};
+constexpr T INVERSE[CHUNK * 2 + 1] = {0,         1,         T(1) / 2,  T(1) / 3,  T(1) / 4,  T(1) / 5,
+                                      T(1) / 6,  T(1) / 7,  T(1) / 8,  T(1) / 9,  T(1) / 10, T(1) / 11,
+                                      T(1) / 12, T(1) / 13, T(1) / 14, T(1) / 15, T(1) / 16};
+
+// What joins a chunk to the c chunks before it: the reciprocal of their elements in a lane, and n_a n_b / (n_a + n_b).
+template <class T>
+struct Joints {
+    T inverse[BLOCK] = {}, share[BLOCK] = {};
+    constexpr Joints() {
+        for (int c = 1; c < BLOCK; ++c) {
+            inverse[c] = T(1) / T(CHUNK * c);
+            share[c] = T(CHUNK * c) / T(c + 1);
+        }
+    }
+};
+template <class T>
+constexpr Joints<T> JOINTS;
 
 template <class T, bool RANGED>
 struct Shift {
@@ -54,98 +67,113 @@ struct Added {
     ONEPASS_INLINE Arith<S> one(index i) const { return as_stored(splat(element(x + i) + element(residual + i)), x).v[0]; }
 };
 
-// What is left of a block behind its last whole chunk: fewer than eight packs, the last one perhaps in part.
-template <class T>
-struct Tail {
-    Vec<T> count, mean, m2;
-};
-
-// Elements start..start + n, n less than a chunk. Not centered: about 0, from a pivot of 0.
-template <bool CENTERED, class Source, class T, bool RANGED>
-ONEPASS_INLINE Tail<T> tail_moments(const Source& x, index start, index n, int part, const Shift<T, RANGED>& shift) {
-    const index full = n / LANES<T>, last = n % LANES<T> - part * WIDTH<T>;
-    start += part * WIDTH<T>;
-    const Vec<T> end = last > 0 ? keep(shift(x.at(start + full * LANES<T>, First{last})), last) : Vec<T>{};
-    Vec<T> mean = {};
-    if constexpr (CENTERED) {
-        Vec<T> sum = end;
-        for (index i = 0; i < full; ++i) sum = sum + shift(x.at(start + i * LANES<T>, All{}));
-        mean = sum * blend(splat(INVERSE<T>[full + 1]), splat(INVERSE<T>[full]), last);
-    }
-    const Vec<T> e = keep(end - mean, last);
-    Vec<T> m2 = e * e;
-    for (index i = 0; i < full; ++i) {
-        const Vec<T> d = shift(x.at(start + i * LANES<T>, All{})) - mean;
-        m2 = m2 + d * d;
-    }
-    return {blend(splat(T(full + 1)), splat(T(full)), last), mean, m2};
-}
-
 template <class T>
 ONEPASS_INLINE Vec<T> sum8(const Vec<T> (&d)[CHUNK]) {
     return ((d[0] + d[1]) + (d[2] + d[3])) + ((d[4] + d[5]) + (d[6] + d[7]));
 }
 
-// The sums of a block's deviations from the pivot, and of their squares.
-struct BlockSums {
-    double first, second;
+// The sum of some deviations from the pivot, and M2 (not centered: the sum of squares, and no sum).
+template <class V>
+struct Subset {
+    V sum, m2;
 };
+template <class V>
+ONEPASS_INLINE auto lower(const Subset<V>& a) {
+    return Subset<decltype(lower(a.sum))>{lower(a.sum), lower(a.m2)};
+}
+template <class V>
+ONEPASS_INLINE auto upper(const Subset<V>& a) {
+    return Subset<decltype(upper(a.sum))>{upper(a.sum), upper(a.m2)};
+}
+template <class V>
+ONEPASS_INLINE Subset<V> swapped(const Subset<V>& a) {
+    return {swapped(a.sum), swapped(a.m2)};
+}
+template <class T>
+ONEPASS_INLINE Subset<T> lane(const Subset<Vector<T, 16>>& a, int i) {
+    return {lane(a.sum, i), lane(a.m2, i)};
+}
 
+// Lanes of equally many elements: the difference of their means is that of their sums over `count`.
+template <class T>
+ONEPASS_INLINE Subset<T> join_lanes(const Subset<Vec<T>> (&lanes)[PARTS], index count) {
+    const T half_inverse = T(0.5) / T(count);
+    return fold<T>(lanes, [=](auto a, auto b, int level) ONEPASS_FLAT {
+        const auto delta = a.sum - b.sum;
+        return decltype(a){a.sum + b.sum, (a.m2 + b.m2) + delta * delta * (half_inverse / T(1 << level))};
+    });
+}
+
+// The last elements of a row, fewer than a pack: their mean first, then the squares about it.
 template <bool CENTERED, class Source, class T, bool RANGED>
-ONEPASS_INLINE BlockSums block_sums(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
+ONEPASS_INLINE Moments part_moments(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
+    Vec<T> d[PARTS], mean = {};
+    for (int j = 0; j < PARTS; ++j) {
+        const index left = n - j * WIDTH<T>;
+        d[j] = left > 0 ? keep(shift(x.at(start + j * WIDTH<T>, First{left})), left) : Vec<T>{};
+    }
+    if constexpr (CENTERED) mean = splat(sum_lanes(d) * INVERSE<T>[n]);
+    for (int j = 0; j < PARTS; ++j) {
+        const Vec<T> e = keep(d[j] - mean, n - j * WIDTH<T>);
+        d[j] = e * e;
+    }
+    return {double(n), double(mean.v[0]), 0.0, double(sum_lanes(d))};
+}
+
+// The mean counts from the pivot.
+template <bool CENTERED, class Source, class T, bool RANGED>
+ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
+    constexpr index STEP = CHUNK * LANES<T>;
     const Vec<T> one = hidden_one<T>();
-    Vec<T> total[PARTS] = {}, within[PARTS] = {}, between[PARTS] = {};
-    const index chunks = n / (CHUNK * LANES<T>);
+    Subset<Vec<T>> all[PARTS] = {};
+    const index chunks = n / STEP, packs = n % STEP / LANES<T>, last = n % LANES<T>;
     for (index c = 0; c < chunks; ++c) {
 #pragma GCC unroll 4
         for (int j = 0; j < PARTS; ++j) {
-            const index at = start + c * (CHUNK * LANES<T>)+j * WIDTH<T>;
-            Vec<T> d[CHUNK];
+            const index at = start + c * STEP + j * WIDTH<T>;
+            Vec<T> d[CHUNK], between = {};
 #pragma GCC unroll 8
             for (int i = 0; i < CHUNK; ++i) d[i] = shift(x.at(at + i * LANES<T>, All{}));
             if constexpr (CENTERED) {
                 const Vec<T> sum = sum8(d), mean = sum * splat(T(1) / CHUNK);
-                total[j] = total[j] + sum;
-                between[j] = between[j] + mean * mean;
+                const Vec<T> delta = mean - all[j].sum * splat(JOINTS<T>.inverse[c]);
+                between = delta * delta * splat(JOINTS<T>.share[c]);
+                all[j].sum = all[j].sum + sum;
 #pragma GCC unroll 8
                 for (int i = 0; i < CHUNK; ++i) d[i] = minus(d[i], mean, one);
             }
 #pragma GCC unroll 8
             for (int i = 0; i < CHUNK; ++i) d[i] = d[i] * d[i];
-            within[j] = within[j] + sum8(d);
+            all[j].m2 = all[j].m2 + (CENTERED ? sum8(d) + between : sum8(d));
         }
     }
-    if constexpr (CENTERED)
-        for (int j = 0; j < PARTS; ++j) within[j] = within[j] + between[j] * splat(T(CHUNK));
-    if (const index rest = n - chunks * (CHUNK * LANES<T>))
+    const index count = CHUNK * chunks + packs;   // in every lane
+    if (packs) {
+        const T share = T(CHUNK * chunks) * T(packs) / T(count);
         for (int j = 0; j < PARTS; ++j) {
-            const Tail<T> tail = tail_moments<CENTERED>(x, start + n - rest, rest, j, shift);
-            total[j] = total[j] + tail.count * tail.mean;
-            within[j] = within[j] + (tail.m2 + tail.count * (tail.mean * tail.mean));
+            const index at = start + chunks * STEP + j * WIDTH<T>;
+            Vec<T> sum = {}, mean = {}, m2 = {};
+            if constexpr (CENTERED) {
+                for (index i = 0; i < packs; ++i) sum = sum + shift(x.at(at + i * LANES<T>, All{}));
+                mean = sum * splat(INVERSE<T>[packs]);
+                const Vec<T> delta = mean - all[j].sum * splat(JOINTS<T>.inverse[chunks]);
+                m2 = delta * delta * splat(share);
+                all[j].sum = all[j].sum + sum;
+            }
+            for (index i = 0; i < packs; ++i) {
+                const Vec<T> d = shift(x.at(at + i * LANES<T>, All{})) - mean;
+                m2 = m2 + d * d;
+            }
+            all[j].m2 = all[j].m2 + m2;
         }
-    return {CENTERED ? double(sum_lanes(total)) : 0.0, double(sum_lanes(within))};
-}
-
-// The same about the mean that was found.
-template <class Source, class T, bool RANGED>
-__attribute__((noinline)) Moments block_again(const Source x, index start, index n, const Shift<T, RANGED> shift,
-                                              double mean) {
-    const double pivot = double(T(shift.pivot + mean / shift.after));
-    const BlockSums sums = block_sums<true>(x, start, n, Shift<T, RANGED>{T(pivot), shift.before, shift.after});
-    const double low = sums.first / double(n), m2 = sums.second - sums.first * low;
-    return {double(n), 0.0, (pivot - shift.pivot) * shift.after + low, m2 < 0.0 ? 0.0 : m2};
-}
-
-// The mean counts from the pivot. M2 = sum d^2 - n mean^2 of such deviations loses digits where the pivot lies far from the
-// mean, so it is taken only where that is nearer than the deviation: then at most one bit.
-template <bool CENTERED, class Source, class T, bool RANGED>
-ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
-    const double inverse = 1.0 / double(n);   // which nothing has to wait for
-    const BlockSums sums = block_sums<CENTERED>(x, start, n, shift);
-    if constexpr (!CENTERED) return {double(n), 0.0, 0.0, sums.second};
-    const double apart = sums.first * (sums.first * inverse), m2 = sums.second - apart, mean = sums.first / double(n);
-    if (__builtin_expect(apart > m2, 0)) return block_again(x, start, n, shift, mean);
-    return {double(n), 0.0, mean, m2};
+    }
+    Moments whole = {double(n - last), 0.0, 0.0, 0.0};
+    if (count) {
+        const Subset<T> sums = join_lanes(all, count);
+        whole.mean = CENTERED ? double(sums.sum) / whole.count : 0.0;
+        whole.m2 = double(sums.m2);
+    }
+    return last ? merge(whole, part_moments<CENTERED>(x, start + n - last, last, shift)) : whole;
 }
 
 // The mean of the row's first four elements; for a constant row exactly its constant. (All the rest waits for it: a mean of
@@ -166,7 +194,7 @@ ONEPASS_INLINE Moments row_moments(const Source& x, index n, const Range& range)
     int depth = 0;
     for (index start = 0, number = 1; start < n; start += SIZE, ++number) {
         const Moments m = block_moments<CENTERED>(x, start, n - start < SIZE ? n - start : SIZE, shift);
-        if (n <= SIZE) return {m.count, double(pivot), m.low, m.m2};
+        if (n <= SIZE) return {m.count, double(pivot), m.mean, m.m2};
         stack[depth++] = m;
         for (index bits = number; !(bits & 1); bits >>= 1, --depth)
             stack[depth - 2] = merge(stack[depth - 2], stack[depth - 1]);

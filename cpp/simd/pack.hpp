@@ -63,23 +63,30 @@ struct Native<double> {
     typedef std::int64_t lane;
 };
 
-// One native vector. A struct, because a bare vector type loses its attributes as a template argument.
-template <class T>
-struct Vec {
-    typename Native<T>::type v;
+// A vector of some bytes. A struct, because a bare vector type loses its attributes as a template argument.
+template <class T, int BYTES>
+struct Vector {
+    typedef T type __attribute__((vector_size(BYTES)));
+    type v;
 };
-
 template <class T>
-ONEPASS_INLINE Vec<T> operator+(Vec<T> a, Vec<T> b) {
+using Vec = Vector<T, NATIVE>;
+
+template <class T, int BYTES>
+ONEPASS_INLINE Vector<T, BYTES> operator+(Vector<T, BYTES> a, Vector<T, BYTES> b) {
     return {a.v + b.v};
 }
-template <class T>
-ONEPASS_INLINE Vec<T> operator-(Vec<T> a, Vec<T> b) {
+template <class T, int BYTES>
+ONEPASS_INLINE Vector<T, BYTES> operator-(Vector<T, BYTES> a, Vector<T, BYTES> b) {
     return {a.v - b.v};
 }
-template <class T>
-ONEPASS_INLINE Vec<T> operator*(Vec<T> a, Vec<T> b) {
+template <class T, int BYTES>
+ONEPASS_INLINE Vector<T, BYTES> operator*(Vector<T, BYTES> a, Vector<T, BYTES> b) {
     return {a.v * b.v};
+}
+template <class T, int BYTES>
+ONEPASS_INLINE Vector<T, BYTES> operator*(Vector<T, BYTES> a, T b) {
+    return {a.v * b};
 }
 
 template <class T>
@@ -262,32 +269,50 @@ ONEPASS_INLINE void stream_fence() {
 #endif
 }
 
-// The sum of the lanes of a pack: the upper half onto the lower, and again, until one is left.
-ONEPASS_INLINE float sum_lanes(const Vec<float> (&a)[PARTS]) {
-    typedef float quad __attribute__((vector_size(16)));
 #if defined(__AVX512F__)
-    const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a[0].v), _mm512_extractf32x8_ps(a[0].v, 1));
-    const quad q = _mm256_castps256_ps128(h) + _mm256_extractf128_ps(h, 1);
-#elif defined(__AVX2__)
-    const __m256 h = a[0].v + a[1].v;
-    const quad q = _mm256_castps256_ps128(h) + _mm256_extractf128_ps(h, 1);
-#else
-    const quad q = (a[0].v + a[2].v) + (a[1].v + a[3].v);
+ONEPASS_INLINE Vector<float, 32> lower(Vector<float, 64> a) { return {_mm512_castps512_ps256(a.v)}; }
+ONEPASS_INLINE Vector<float, 32> upper(Vector<float, 64> a) { return {_mm512_extractf32x8_ps(a.v, 1)}; }
+ONEPASS_INLINE Vector<double, 32> lower(Vector<double, 64> a) { return {_mm512_castpd512_pd256(a.v)}; }
+ONEPASS_INLINE Vector<double, 32> upper(Vector<double, 64> a) { return {_mm512_extractf64x4_pd(a.v, 1)}; }
 #endif
-    return (q[0] + q[2]) + (q[1] + q[3]);
+#if defined(__AVX2__)
+ONEPASS_INLINE Vector<float, 16> lower(Vector<float, 32> a) { return {_mm256_castps256_ps128(a.v)}; }
+ONEPASS_INLINE Vector<float, 16> upper(Vector<float, 32> a) { return {_mm256_extractf128_ps(a.v, 1)}; }
+ONEPASS_INLINE Vector<double, 16> lower(Vector<double, 32> a) { return {_mm256_castpd256_pd128(a.v)}; }
+ONEPASS_INLINE Vector<double, 16> upper(Vector<double, 32> a) { return {_mm256_extractf128_pd(a.v, 1)}; }
+#endif
+ONEPASS_INLINE Vector<float, 16> swapped(Vector<float, 16> a) {
+    return {Vector<float, 16>::type{a.v[2], a.v[3], a.v[0], a.v[1]}};
 }
-ONEPASS_INLINE double sum_lanes(const Vec<double> (&a)[PARTS]) {
-    typedef double pair __attribute__((vector_size(16)));
+template <class T>
+ONEPASS_INLINE T lane(Vector<T, 16> a, int i) {
+    return a.v[i];
+}
+
+// The lanes of a pack joined into one: the upper half onto the lower, and again. join(a, b, how often it was done) is told
+// whole vectors, or anything that has halves as they do.
+template <class T, class Pack, class Join>
+ONEPASS_INLINE auto fold(const Pack (&a)[PARTS], const Join& join) {
 #if defined(__AVX512F__)
-    const __m256d h = _mm256_add_pd(_mm512_castpd512_pd256(a[0].v), _mm512_extractf64x4_pd(a[0].v, 1));
-    const pair q = _mm256_castpd256_pd128(h) + _mm256_extractf128_pd(h, 1);
+    const auto half = join(lower(a[0]), upper(a[0]), 0);
+    const auto four = join(lower(half), upper(half), 1);
 #elif defined(__AVX2__)
-    const __m256d h = a[0].v + a[1].v;
-    const pair q = _mm256_castpd256_pd128(h) + _mm256_extractf128_pd(h, 1);
+    const auto half = join(a[0], a[1], 0);
+    const auto four = join(lower(half), upper(half), 1);
 #else
-    const pair q = (a[0].v + a[2].v) + (a[1].v + a[3].v);
+    const auto four = join(join(a[0], a[2], 0), join(a[1], a[3], 0), 1);
 #endif
-    return q[0] + q[1];
+    if constexpr (sizeof(T) == 8) {
+        return join(lane(four, 0), lane(four, 1), 2);
+    } else {
+        const auto two = join(four, swapped(four), 2);
+        return join(lane(two, 0), lane(two, 1), 3);
+    }
+}
+
+template <class T>
+ONEPASS_INLINE T sum_lanes(const Vec<T> (&a)[PARTS]) {
+    return fold<T>(a, [](auto x, auto y, int) ONEPASS_FLAT { return x + y; });
 }
 
 }   // namespace
