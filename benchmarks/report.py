@@ -150,34 +150,57 @@ def document(rows: Sequence[Row], growths: Sequence[dict[str, Any]], effort: Any
     return facts
 
 
-NAMED = ("torch", "ONNX Runtime", "oneDNN")  # in the short table
+NAMED = ("torch", "ONNX Runtime", "oneDNN")  # in the short tables
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """The short table of a document: a line a case, a block of columns for each number of threads."""
-    rows: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
-    for row in document["rows"]:
-        rows.setdefault(row["label"], {})[row["isa"], row["threads"]] = row
-    blocks = list(dict.fromkeys(block for found in rows.values() for block in found))
-    columns = [(block, name) for block in blocks for name in ("of ceiling", *NAMED)]
-    titles = [f"{name}, {threads}" for (_, threads), name in columns]
-    lines = ["| case | asked | " + " | ".join(titles) + " |", "|---|--:|" + "--:|" * len(columns)]
-    for label, found in rows.items():
+    """The short tables of a document: a line a case, columns for each instruction set and number of threads."""
+    tables = (cases_lines(document["rows"]), growth_lines(document["growth"]))
+    return "\n\n".join("\n".join(lines) for lines in tables if lines) + "\n"
+
+
+def cell(figure: dict[str, Any] | None, unit: str, missed: bool) -> str:
+    if figure is None:
+        return DASH
+    return f"{'' if figure['settled'] else '~'}{figure['median']:.2f}{unit}{' ↓' if missed else ''}"
+
+
+def cases_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    cases: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
+    for row in rows:
+        cases.setdefault(row["label"], {})[row["isa"], row["threads"]] = row
+    blocks = list(dict.fromkeys(block for found in cases.values() for block in found))
+    titles = [f"{name}, {threads}" for _, threads in blocks for name in ("of ceiling", *NAMED)]
+    lines = ["| case | asked | " + " | ".join(titles) + " |", "|---|--:|" + "--:|" * len(titles)]
+    for label, found in cases.items():
         cells = []
-        for block, name in columns:
-            row = found.get(block, {"fraction": None, "ratios": {}})
-            figure = row["fraction"] if name == "of ceiling" else row["ratios"].get(name)
-            if figure is None:
-                cells.append(DASH)
-                continue
-            settled = "" if figure["settled"] else "~"
-            missed = ("ceiling" if name == "of ceiling" else name) in row["missed"]
-            cells.append(
-                f"{settled}{figure['median']:.2f}{'x' if name in NAMED else ''}{' ↓' if missed else ''}"
-            )
+        for block in blocks:
+            row = found.get(block, {"fraction": None, "ratios": {}, "missed": ()})
+            cells.append(cell(row["fraction"], "", "ceiling" in row["missed"]))
+            cells += [cell(row["ratios"].get(name), "x", name in row["missed"]) for name in NAMED]
         asked = next(iter(found.values()))["case"]["floor"]
         lines.append(f"| {label} | {asked:g} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return lines if rows else []
+
+
+def growth_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    series: dict[tuple[str, str, float], dict[tuple[str, int], dict[str, Any]]] = {}
+    for row in rows:
+        series.setdefault((row["series"], row["name"], row["limit"]), {})[row["isa"], row["threads"]] = row
+    blocks = list(dict.fromkeys(block for found in series.values() for block in found))
+    titles = [f"threads {threads}" for _, threads in blocks]
+    lines = [
+        "| series | case | over | at most | " + " | ".join(titles) + " |",
+        "|---|---|---|--:|" + "--:|" * len(titles),
+    ]
+    for (title, name, limit), found in series.items():
+        against = " / ".join(dict.fromkeys(row["against"] for row in found.values()))
+        cells = [
+            cell(found[block]["figure"], "", not found[block]["reached"]) if block in found else DASH
+            for block in blocks
+        ]
+        lines.append(f"| {title} | {name} | {against} | {limit:.2f} | " + " | ".join(cells) + " |")
+    return lines if rows else []
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
