@@ -6,6 +6,7 @@
 // of eight rows at a time (Welford 1962; Chan, Golub & LeVeque 1979). Blocks are merged about their common mean in double.
 // Lanes never meet, so the order of additions is that of the rows, whatever the vector's width.
 // Invariant: the cut into blocks and chunks depends on the number of rows alone.
+#include "kernels/ahead.hpp"
 #include "kernels/moments.hpp"
 #include "kernels/write.hpp"
 #include "simd/half.hpp"
@@ -71,8 +72,10 @@ ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows)
     for (index i = 0; i < CHUNK; ++i) at[i] = (i < rows ? row + i : 0) * a.stride;
     const Vec<T> one = hidden_one<T>();
     const Vec<T> share = splat(T(rows) / T(row + rows)), spread = splat(T(row) * (T(rows) / T(row + rows)));
+    Ahead<S, CHUNK> ahead(a.x + (row + CHUNK) * a.stride, a.stride, a.cols);
     each_vector<T>(to_line(a.x), a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
         const S* x = a.x + j;
+        if constexpr (WHOLE) ahead.step();
         Shift<T, RANGED> shift = {};
         if constexpr (RANGED) {
             shift.before = load(a.before + j, lanes);
@@ -123,54 +126,57 @@ void columns_moments(const ColumnsMoments<S>& a) {
         a.centered ? block_moments<false, true>(a) : block_moments<false, false>(a);
 }
 
-// All blocks at once about their common mean: the sum of the means first, then the squares of what each differs by.
-template <class T, class A>
-void merge_blocks(const Blocks<T, A>& a) {
+// All blocks at once about their common mean: the sum of the means first, then the squares of what each differs by. The
+// sums of doubles are compensated; beside what floats can tell a double has digits enough.
+template <bool RANGED, class T, class A>
+ONEPASS_INLINE void merge_tiles(const Blocks<T, A>& a) {
     constexpr index TILE = 64;
     const double total = a.count * double(a.blocks - 1) + a.last;
     const index step = a.step;
     for (index start = 0; start < a.cols; start += TILE) {
         const index n = a.cols - start < TILE ? a.cols - start : TILE;
-        const A* after = a.after ? a.after + start : nullptr;
-        double high[TILE] = {}, low[TILE] = {}, mean[TILE], shifted[TILE];
-        // The means of block b, counted from the first block's.
-        const auto shift = [&](index b) ONEPASS_FLAT {
-            const T* first = a.mean + start * step;
-            const T *other = first + b * a.stride, *rest = a.low + start * step + b * a.stride;
-            for (index j = 0; j < n; ++j) shifted[j] = double(other[j * step]) - double(first[j * step]);
-            if (after)
-                for (index j = 0; j < n; ++j) shifted[j] *= double(after[j]);
-            for (index j = 0; j < n; ++j) shifted[j] += double(rest[j * step]);
+        const A* after = RANGED ? a.after + start : nullptr;
+        const T *first = a.mean + start * step, *low_of_first = a.low + start * step, *m2_of_first = a.m2 + start * step;
+        double high[TILE] = {}, low[TILE] = {}, mean[TILE];
+        // The sum over all blocks b of value(b's elements, their mean counted from the first block's, b's count).
+        const auto accumulate = [&](const auto& value) ONEPASS_FLAT {
+            for (index b = 0; b < a.blocks; ++b) {
+                const double count = b + 1 < a.blocks ? a.count : a.last;
+                const index at = b * a.stride;
+                for (index j = 0; j < n; ++j) {
+                    double apart = double(first[at + j * step]) - double(first[j * step]);
+                    if constexpr (RANGED) apart *= double(after[j]);
+                    const double term = value(at, j, apart + double(low_of_first[at + j * step]), count);
+                    if constexpr (sizeof(T) < sizeof(double)) {
+                        high[j] += term;
+                    } else {
+                        const Pair sum = two_sum(high[j], term);
+                        high[j] = sum.high;
+                        low[j] += sum.low;
+                    }
+                }
+            }
         };
-        const auto accumulate = [&](index j, double value) ONEPASS_FLAT {
-            const Pair sum = two_sum(high[j], value);
-            high[j] = sum.high;
-            low[j] += sum.low;
-        };
-        for (index b = 0; b < a.blocks; ++b) {
-            const double count = b + 1 < a.blocks ? a.count : a.last;
-            shift(b);
-            for (index j = 0; j < n; ++j) accumulate(j, shifted[j] * count);
-        }
+        accumulate([&](index, index, double apart, double count) ONEPASS_FLAT { return apart * count; });
         for (index j = 0; j < n; ++j) {
             mean[j] = (high[j] + low[j]) / total;
             high[j] = low[j] = 0.0;
         }
-        for (index b = 0; b < a.blocks; ++b) {
-            const double count = b + 1 < a.blocks ? a.count : a.last;
-            const T* m2 = a.m2 + start * step + b * a.stride;
-            shift(b);
-            for (index j = 0; j < n; ++j) {
-                const double d = shifted[j] - mean[j];
-                accumulate(j, double(m2[j * step]) + d * d * count);
-            }
-        }
+        accumulate([&](index at, index j, double apart, double count) ONEPASS_FLAT {
+            const double d = apart - mean[j];
+            return double(m2_of_first[at + j * step]) + d * d * count;
+        });
         for (index j = 0; j < n; ++j) {
-            a.mean_out[start + j] = double(a.mean[(start + j) * step]);
+            a.mean_out[start + j] = double(first[j * step]);
             a.low_out[start + j] = mean[j];
             a.m2_out[start + j] = high[j] + low[j];
         }
     }
+}
+
+template <class T, class A>
+void merge_blocks(const Blocks<T, A>& a) {
+    a.after ? merge_tiles<true>(a) : merge_tiles<false>(a);
 }
 
 // Tile by tile through arrays of its own, so that the loops become vector code.

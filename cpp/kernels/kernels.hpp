@@ -167,6 +167,7 @@ struct Comoments {
     index rows, cols, stride;
     const Arith<S>*before, *after;   // of Range; null: all in range
     Arith<S>*pivot, *low, *m2, *sum, *product;
+    bool far;   // x and dy come from memory
 };
 
 // dx = ((dy * weight - shift) - (((x * before - mean) * after - low) * slope) * gain * before * after, its parameters an

@@ -72,8 +72,8 @@ class CellMoments {
     using T = Arith<S>;
 
   public:
-    CellMoments(const Cells<S>& problem, const Kernels<S>& kernels)
-        : shape(problem), weighted(problem.weighing && !problem.given_mean), p(problem), k(kernels) {}
+    CellMoments(const Cells<S>& problem, const Kernels<S>& kernels, bool far)
+        : shape(problem), weighted(problem.weighing && !problem.given_mean), p(problem), k(kernels), far_(far) {}
 
     void cut(Cutter& cutter) {
         const index n = shape.samples * shape.pieces * shape.channels;
@@ -175,7 +175,8 @@ class CellMoments {
                                    sums_.low + to,
                                    sums_.m2 + to,
                                    sums_.sum + to,
-                                   sums_.product + to};
+                                   sums_.product + to,
+                                   far_};
         columns ? k.columns_comoments(call) : k.rows_comoments(call);
     }
 
@@ -267,6 +268,7 @@ class CellMoments {
     };
     const Cells<S>& p;
     const Kernels<S>& k;
+    const bool far_;   // x comes from memory
     const T *before_ = nullptr, *after_ = nullptr;
     Sums sums_ = {};
     WeightedSums weighted_ = {};

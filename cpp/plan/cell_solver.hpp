@@ -24,7 +24,7 @@ class CellSolver {
 
   public:
     CellSolver(const Cells<S>& problem, const Kernels<S>& kernels, bool stream)
-        : p(problem), k(kernels), stream_(stream), of_(problem, kernels), shape_(of_.shape) {}
+        : p(problem), k(kernels), stream_(stream), of_(problem, kernels, stream), shape_(of_.shape) {}
 
     void cut(Cutter& cutter) {
         of_.cut(cutter);
