@@ -50,7 +50,7 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
 #pragma GCC unroll 4
         for (int k = 0; k < BURST; ++k) burst[k] = held(value(now[k], at + k * WIDTH<T>, All{}));
 #pragma GCC unroll 4
-        for (int k = 0; k < BURST; ++k) put(at + k * WIDTH<T>, burst[k]);
+        for (int k = 0; k < BURST; k += 2) put(at + k * WIDTH<T>, burst[k], burst[k + 1]);
     };
 #pragma GCC unroll 4
     for (int k = 0; k < BURST; ++k) now[k] = held(source(i + k * WIDTH<T>, All{}));
@@ -83,10 +83,12 @@ ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& 
         edge.waiting = false;
     }
     if (streamed) {
-        index i = write_bursts<T>(head, end, source, value, [&](index i, Vec<T> v) ONEPASS_FLAT { stream(y + i, v); });
+        const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { stream(y + i, a, b); };
+        index i = write_bursts<T>(head, end, source, value, put);
         for (; i < end; i += WIDTH<T>) stream(y + i, at(i, All{}));
     } else {
-        index i = write_bursts<T>(head, end, source, value, [&](index i, Vec<T> v) ONEPASS_FLAT { store(y + i, v); });
+        const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { store(y + i, a, b); };
+        index i = write_bursts<T>(head, end, source, value, put);
         for (; i < end; i += WIDTH<T>) store(y + i, at(i, All{}));
     }
     if (end == n) return;

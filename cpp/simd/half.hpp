@@ -37,17 +37,20 @@ ONEPASS_INLINE Bits16 shorter(Bits32 bits) { return __builtin_convertvector(bits
 
 ONEPASS_INLINE Vec<float> widen(Bits16 bits, const BFloat16*) { return {(Native<float>::type)(longer(bits) << 16)}; }
 
-ONEPASS_INLINE Bits16 narrow(Vec<float> a, const BFloat16*) {
-    const Bits32 u = (Bits32)a.v;
-    const Bits32 rounded = u + 0x7fff + ((u >> 16) & 1);
+// A bfloat16 in the upper half of each lane; NaN stays as it is. (It is quiet, as all that was computed.)
+ONEPASS_INLINE Bits32 rounded(Vec<float> a) {
 #if defined(__AVX512F__)
-    const __mmask16 nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
-    return shorter((Bits32)_mm512_mask_mov_epi32((__m512i)rounded, nan, (__m512i)(u | 0x400000)) >> 16);
+    const __m512i bits = (__m512i)a.v;
+    const __mmask16 number = _mm512_cmp_ps_mask(a.v, a.v, _CMP_ORD_Q);
+    const __mmask16 odd = _mm512_mask_test_epi32_mask(number, bits, _mm512_set1_epi32(0x10000));
+    const __m512i even = _mm512_mask_add_epi32(bits, number, bits, _mm512_set1_epi32(0x7fff));
+    return (Bits32)_mm512_mask_add_epi32(even, odd, bits, _mm512_set1_epi32(0x8000));
 #else
-    const Bits32 nan = (Bits32)((u & 0x7fffffff) > 0x7f800000);
-    return shorter(choose(nan, u | 0x400000, rounded) >> 16);
+    const Bits32 u = (Bits32)a.v;
+    return u + ((0x7fff + ((u >> 16) & 1)) & (Bits32)(a.v == a.v));
 #endif
 }
+ONEPASS_INLINE Bits16 narrow(Vec<float> a, const BFloat16*) { return shorter(rounded(a) >> 16); }
 
 #if defined(__AVX512F__)
 ONEPASS_INLINE Vec<float> widen(Bits16 bits, const Float16*) { return {_mm512_cvtph_ps((__m256i)bits)}; }
@@ -81,6 +84,27 @@ ONEPASS_INLINE Bits16 narrow(Vec<float> a, const Float16*) {
     const Bits32 small = (Bits32)(magnitude < (113u << 23)), large = (Bits32)(magnitude >= 0x477ff000);   // 65520
     return __builtin_convertvector(choose(large, infinite, choose(small, subnormal, normal)) | (sign >> 16), Bits16);
 }
+#endif
+
+// Two vectors of bfloat16 at once: one shuffle brings their upper halves together. (float16's own conversion narrows what
+// it converts; two stores are quicker there than putting its results together.)
+#if defined(__AVX512F__)
+typedef __m512i Two16;
+ONEPASS_INLINE Two16 narrow(Vec<float> a, Vec<float> b) {
+    alignas(64) static constexpr std::uint16_t UPPER[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+                                                            33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+    return _mm512_permutex2var_epi16((__m512i)rounded(a), _mm512_load_si512(UPPER), (__m512i)rounded(b));
+}
+ONEPASS_INLINE void store_two(void* p, Two16 bits) { _mm512_storeu_si512(p, bits); }
+ONEPASS_INLINE void stream_two(void* p, Two16 bits) { _mm512_stream_si512(static_cast<__m512i*>(p), bits); }
+#elif defined(__AVX2__)
+typedef __m256i Two16;
+ONEPASS_INLINE Two16 narrow(Vec<float> a, Vec<float> b) {
+    const __m256i both = _mm256_packus_epi32((__m256i)(rounded(a) >> 16), (__m256i)(rounded(b) >> 16));
+    return _mm256_permute4x64_epi64(both, 0xd8);   // each half of 128 bits was packed for itself
+}
+ONEPASS_INLINE void store_two(void* p, Two16 bits) { _mm256_storeu_si256(static_cast<__m256i*>(p), bits); }
+ONEPASS_INLINE void stream_two(void* p, Two16 bits) { _mm256_stream_si256(static_cast<__m256i*>(p), bits); }
 #endif
 
 // The first n lanes, of more lanes than there are or none.
@@ -137,6 +161,11 @@ ONEPASS_INLINE Vec<float> as_stored(Vec<float> a, const BFloat16* s) { return wi
 ONEPASS_HALF(Float16)
 ONEPASS_HALF(BFloat16)
 #undef ONEPASS_HALF
+
+#if defined(__AVX2__)
+ONEPASS_INLINE void store(BFloat16* p, Vec<float> a, Vec<float> b) { store_two(p, narrow(a, b)); }
+ONEPASS_INLINE void stream(BFloat16* p, Vec<float> a, Vec<float> b) { stream_two(p, narrow(a, b)); }
+#endif
 
 // One element. (Not a load of the first lane: where GCC sees that only this lane is used, and the mask is a constant, it
 // drops the mask, and reads what lies behind.)

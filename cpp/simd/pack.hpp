@@ -201,6 +201,18 @@ ONEPASS_INLINE void store(T* p, Vec<T> a, All) {
     store(p, a);
 }
 
+// Two vectors, one behind the other; some types have a better way (half.hpp).
+template <class S, class T>
+ONEPASS_INLINE void store(S* p, Vec<T> a, Vec<T> b) {
+    store(p, a);
+    store(p + WIDTH<T>, b);
+}
+template <class S, class T>
+ONEPASS_INLINE void stream(S* p, Vec<T> a, Vec<T> b) {
+    stream(p, a);
+    stream(p + WIDTH<T>, b);
+}
+
 // f(i, lanes) for each native vector of 0..n.
 template <class T, class F>
 ONEPASS_INLINE void each_vector(index n, const F& f) {
