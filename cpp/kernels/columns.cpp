@@ -1,13 +1,13 @@
-// Columns: the moments of each column of a block of rows in one read, their merge over blocks, and the columns normalized.
+// Columns: the moments of each column of a block of rows in one read, and the columns normalized.
 //
 //   y = (x - mean) * rstd * weight + bias, the statistics an element a column
 //
 // Eight rows of one vector of columns are held in registers: their mean, then the squares about it, then one Welford step
-// of eight rows at a time (Welford 1962; Chan, Golub & LeVeque 1979). Blocks are merged about their common mean in double.
+// of eight rows at a time (Welford 1962; Chan, Golub & LeVeque 1979). Blocks are merged elsewhere (groups.cpp).
 // Lanes never meet, so the order of additions is that of the rows, whatever the vector's width.
 // Invariant: the cut into blocks and chunks depends on the number of rows alone.
 #include "kernels/ahead.hpp"
-#include "kernels/moments.hpp"
+#include "kernels/kernels.hpp"
 #include "kernels/write.hpp"
 #include "simd/half.hpp"
 
@@ -126,105 +126,6 @@ void columns_moments(const ColumnsMoments<S>& a) {
         a.centered ? block_moments<false, true>(a) : block_moments<false, false>(a);
 }
 
-// All blocks at once about their common mean: the sum of the means first, then the squares of what each differs by. The
-// sums of doubles are compensated; beside what floats can tell a double has digits enough.
-template <bool RANGED, class T, class A>
-ONEPASS_INLINE void merge_tiles(const Blocks<T, A>& a) {
-    constexpr index TILE = 64;
-    const double total = a.count * double(a.blocks - 1) + a.last;
-    const index step = a.step;
-    for (index start = 0; start < a.cols; start += TILE) {
-        const index n = a.cols - start < TILE ? a.cols - start : TILE;
-        const A* after = RANGED ? a.after + start : nullptr;
-        const T *first = a.mean + start * step, *low_of_first = a.low + start * step, *m2_of_first = a.m2 + start * step;
-        double high[TILE] = {}, low[TILE] = {}, mean[TILE];
-        // The sum over all blocks b of value(b's elements, their mean counted from the first block's, b's count).
-        const auto accumulate = [&](const auto& value) ONEPASS_FLAT {
-            for (index b = 0; b < a.blocks; ++b) {
-                const double count = b + 1 < a.blocks ? a.count : a.last;
-                const index at = b * a.stride;
-                for (index j = 0; j < n; ++j) {
-                    double apart = double(first[at + j * step]) - double(first[j * step]);
-                    if constexpr (RANGED) apart *= double(after[j]);
-                    const double term = value(at, j, apart + double(low_of_first[at + j * step]), count);
-                    if constexpr (sizeof(T) < sizeof(double)) {
-                        high[j] += term;
-                    } else {
-                        const Pair sum = two_sum(high[j], term);
-                        high[j] = sum.high;
-                        low[j] += sum.low;
-                    }
-                }
-            }
-        };
-        accumulate([&](index, index, double apart, double count) ONEPASS_FLAT { return apart * count; });
-        for (index j = 0; j < n; ++j) {
-            mean[j] = (high[j] + low[j]) / total;
-            high[j] = low[j] = 0.0;
-        }
-        accumulate([&](index at, index j, double apart, double count) ONEPASS_FLAT {
-            const double d = apart - mean[j];
-            return double(m2_of_first[at + j * step]) + d * d * count;
-        });
-        for (index j = 0; j < n; ++j) {
-            a.mean_out[start + j] = double(first[j * step]);
-            a.low_out[start + j] = mean[j];
-            a.m2_out[start + j] = high[j] + low[j];
-        }
-    }
-}
-
-template <class T, class A>
-void merge_blocks(const Blocks<T, A>& a) {
-    a.after ? merge_tiles<true>(a) : merge_tiles<false>(a);
-}
-
-// Tile by tile through arrays of its own, so that the loops become vector code.
-template <bool RANGED, class T>
-ONEPASS_INLINE bool finish_tiles(const Finishing<T>& a) {
-    constexpr index TILE = 64;
-    const Finish how = a.how;
-    const double inverse = inverse_freedom(a.count, how);
-    bool all = true;
-    for (index start = 0; start < a.cols; start += TILE) {
-        const index n = a.cols - start < TILE ? a.cols - start : TILE;
-        const double* __restrict mean = a.mean + start;
-        const double* __restrict low = a.low + start;
-        const double* __restrict m2 = a.m2 + start;
-        T out[3][TILE], statistics[2][TILE];
-        double before[TILE], after[TILE];
-        long in_range[TILE];
-        for (index j = 0; RANGED && j < n; ++j) {
-            before[j] = double(a.line.before[start + j]);
-            after[j] = double(a.line.after[start + j]);
-        }
-        for (index j = 0; j < n; ++j) {
-            const Finished f =
-                finish<T>(inverse, mean[j], low[j], m2[j], how, RANGED ? before[j] : 1.0, RANGED ? after[j] : 1.0);
-            out[0][j] = T(f.mean);
-            out[1][j] = T(f.low);
-            out[2][j] = T(f.scale);
-            statistics[0][j] = T(f.true_mean);
-            statistics[1][j] = T(f.rstd);
-            in_range[j] = f.in_range ? 1 : 0;
-        }
-        for (index j = 0; j < n; ++j) {
-            a.line.mean[start + j] = out[0][j];
-            a.line.low[start + j] = out[1][j];
-            a.line.scale[start + j] = out[2][j];
-            all &= in_range[j] != 0;
-        }
-        for (index j = 0; a.true_mean && j < n; ++j) a.true_mean[start + j] = statistics[0][j];
-        for (index j = 0; a.rstd && j < n; ++j) a.rstd[start + j] = statistics[1][j];
-    }
-    return all;
-}
-
-template <class T>
-bool finish_groups(const Finishing<T>& a) {
-    return a.line.before ? finish_tiles<true>(a) : finish_tiles<false>(a);
-}
-
 // ---- apply ----
 
 enum class Affine { none, bias, column, row };
@@ -276,9 +177,6 @@ void columns_apply(const Apply<S>& a) {
 template <class S>
 void add(Kernels<S>& kernels) {
     kernels.columns_moments = columns_moments<S>;
-    kernels.merge_blocks = merge_blocks<Arith<S>, Arith<S>>;
-    kernels.merge_moments = merge_blocks<double, Arith<S>>;
-    kernels.finish_groups = finish_groups<Arith<S>>;
     kernels.columns_apply = columns_apply<S>;
 }
 

@@ -267,6 +267,7 @@ struct Table {
     void add_rows(Table& table);            \
     void add_rows_backward(Table& table);   \
     void add_columns(Table& table);         \
+    void add_groups(Table& table);          \
     void add_extremes(Table& table);        \
     void add_weighted(Table& table);        \
     void add_groups_backward(Table& table); \
