@@ -1,8 +1,5 @@
-"""moments and Moments: digits (NIST StRD), merging, equality, pickling."""
+"""moments and Moments: digits, merging, equality, pickling. (test_nist.py has NIST's data.)"""
 
-import decimal
-import fractions
-import pathlib
 import pickle
 
 import datasets
@@ -13,7 +10,6 @@ import references as ref
 import onepass as op
 
 UNITS = 8
-NIST = pathlib.Path(__file__).resolve().parents[1] / ".." / "shared" / "nist"
 
 
 @pytest.mark.parametrize("name", datasets.HARD)
@@ -192,64 +188,3 @@ def test_threads(dtype, each_threads):
         m = op.moments(x, axis)
         assert ref.mean_units(m.mean, x, ref.axes_of(axis, x.ndim)) <= UNITS, shape
         assert ref.relative_units(m.m2, ref.moments(x, axis)[2], dtype) <= UNITS, shape
-
-
-# NIST StRD: the mean to 14 digits and the deviation to 13, against the exact answer for the stored doubles.
-
-FILES = ("Lottery", "Lew", "Mavro", "Michelso", "NumAcc1")
-GENERATED = {"NumAcc2": (1.2, 1.1, 1.3), "NumAcc3": (1000000.2, 1000000.1, 1000000.3),
-             "NumAcc4": (10000000.2, 10000000.1, 10000000.3)}  # fmt: skip
-
-
-def nist(name):
-    if name in GENERATED:
-        first, *pair = GENERATED[name]
-        return np.array([first] + pair * 500)
-    path = NIST / f"{name}.dat"
-    if not path.exists():
-        pytest.skip(f"no {name}.dat in {NIST}")
-    lines = path.read_text().splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("---")) + 1
-    x = np.array([float(line) for line in lines[start:] if line.strip()])
-    declared = next(line for line in lines if line.startswith("Number of Observations"))
-    assert len(x) == int(declared.split(":")[1])
-    return x
-
-
-def exact(x):
-    """The mean and the standard deviation (ddof 1) of the stored doubles, in 50 digits."""
-    values = [fractions.Fraction(v) for v in x.tolist()]
-    mean = sum(values) / len(values)
-    var = sum((v - mean) ** 2 for v in values) / (len(values) - 1)
-    with decimal.localcontext() as context:
-        context.prec = 50
-        mean, var = (decimal.Decimal(q.numerator) / q.denominator for q in (mean, var))
-        return mean, var.sqrt()
-
-
-def digits(value, exact_value):
-    error = abs(decimal.Decimal(float(value)) - exact_value) / abs(exact_value)
-    return 17.0 if error == 0 else float(-error.log10())
-
-
-@pytest.mark.parametrize("name", [*FILES, *GENERATED])
-def test_nist(name, each_isa):
-    x = nist(name)
-    mean, sd = exact(x)
-    n = len(x)
-    columns = np.random.default_rng(0).standard_normal((n, 37)) * 1e3
-    columns[:, 20] = x
-    uneven = [p for p in (1, 2, 10, 11, 77, 500, 998) if p < n]
-    merged, wide = op.Moments.merge(cut(x, *uneven)), op.Moments.merge(cut(columns, *uneven))
-    one_by_one = op.Moments.merge(cut(x, *range(1, n)))
-    alone, among, row = op.moments(x), op.moments(columns), op.moments(x[None], axis=1)
-    for how, got_mean, got_sd in (
-        ("alone", alone.mean, alone.std(1)),
-        ("as a row", row.mean[0], row.std(1)[0]),
-        ("as a column", among.mean[20], among.std(1)[20]),
-        ("merged", merged.mean, merged.std(1)),
-        ("merged as a column", wide.mean[20], wide.std(1)[20]),
-        ("merged one by one", one_by_one.mean, one_by_one.std(1)),
-    ):
-        assert digits(got_mean, mean) >= 14, f"{how}: {digits(got_mean, mean):.1f} digits of the mean"
-        assert digits(got_sd, sd) >= 13, f"{how}: {digits(got_sd, sd):.1f} digits of the standard deviation"
