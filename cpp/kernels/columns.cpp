@@ -30,11 +30,6 @@ struct Part {
     Vec<T> mean, m2;
 };
 
-template <class T>
-ONEPASS_INLINE Vec<T> sum8(const Vec<T> (&d)[CHUNK]) {
-    return ((d[0] + d[1]) + (d[2] + d[3])) + ((d[4] + d[5]) + (d[6] + d[7]));
-}
-
 // Moments of `rows` <= CHUNK values in each lane, row i at x + at[i]. A whole chunk stays in registers.
 template <bool WHOLE, bool CENTERED, class S, class T, bool RANGED, class Lanes>
 ONEPASS_INLINE Part<T> chunk_moments(const S* x, const index* at, index rows, const Shift<T, RANGED>& shift, Vec<T> one,

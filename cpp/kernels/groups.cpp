@@ -5,7 +5,7 @@
 // which is Chan's formula for many parts at once (Chan, Golub & LeVeque 1979), in double; moments.hpp has the rest.
 // Invariant: parts are added in the order in which they lie, group by group, so no tile or thread shows in the bits.
 #include "kernels/moments.hpp"
-#include "simd/half.hpp"
+#include "simd/pack.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {

@@ -34,11 +34,6 @@ struct Part {
     Vec<T> mean, m2, sum, product;
 };
 
-template <class T>
-ONEPASS_INLINE Vec<T> sum_rows(const Vec<T> (&d)[ROWS]) {
-    return ((d[0] + d[1]) + (d[2] + d[3])) + ((d[4] + d[5]) + (d[6] + d[7]));
-}
-
 template <bool WHOLE, class S, class T, class Value, class Lanes>
 ONEPASS_INLINE Part<T> part_of(const S* dy, index stride, index rows, const Value& value, Vec<T> one, Lanes lanes) {
     Part<T> part = {};
@@ -46,20 +41,20 @@ ONEPASS_INLINE Part<T> part_of(const S* dy, index stride, index rows, const Valu
         Vec<T> d[ROWS], e[ROWS];
 #pragma GCC unroll 8
         for (int i = 0; i < ROWS; ++i) d[i] = value(i);
-        part.mean = sum_rows(d) * splat(T(1) / ROWS);
+        part.mean = sum8(d) * splat(T(1) / ROWS);
 #pragma GCC unroll 8
         for (int i = 0; i < ROWS; ++i) {
             d[i] = minus(d[i], part.mean, one);
             e[i] = load(dy + i * stride, lanes);
         }
-        part.sum = sum_rows(e);
+        part.sum = sum8(e);
 #pragma GCC unroll 8
         for (int i = 0; i < ROWS; ++i) {
             e[i] = e[i] * d[i];
             d[i] = d[i] * d[i];
         }
-        part.m2 = sum_rows(d);
-        part.product = sum_rows(e);
+        part.m2 = sum8(d);
+        part.product = sum8(e);
     } else {
         for (index i = 0; i < rows; ++i) part.mean = part.mean + value(i);
         part.mean = part.mean * splat(T(1) / T(rows));

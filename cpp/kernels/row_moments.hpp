@@ -67,11 +67,6 @@ struct Added {
     ONEPASS_INLINE Arith<S> one(index i) const { return as_stored(splat(element(x + i) + element(residual + i)), x).v[0]; }
 };
 
-template <class T>
-ONEPASS_INLINE Vec<T> sum8(const Vec<T> (&d)[CHUNK]) {
-    return ((d[0] + d[1]) + (d[2] + d[3])) + ((d[4] + d[5]) + (d[6] + d[7]));
-}
-
 // The sum of some deviations from the pivot, and M2 (not centered: the sum of squares, and no sum).
 template <class V>
 struct Subset {

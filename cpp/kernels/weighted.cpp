@@ -95,10 +95,6 @@ ONEPASS_INLINE void begin(const Block<S, W>& a) {
     }
 }
 
-ONEPASS_INLINE Vec<double> sum_rows(const Vec<double> (&d)[ROWS]) {
-    return ((d[0] + d[1]) + (d[2] + d[3])) + ((d[4] + d[5]) + (d[6] + d[7]));
-}
-
 ONEPASS_INLINE Mask above_zero(Vec<double> a) { return (Mask)(a.v > Wide{}); }
 // Nothing of nothing is nothing.
 ONEPASS_INLINE Vec<double> share_of(Vec<double> part, Vec<double> whole) {
@@ -124,7 +120,7 @@ ONEPASS_INLINE void add_chunk(const Block<S, W>& a, index row, index rows) {
                 about[i] = where((Mask)(e[i].v != Wide{}), shifted);
             }
         }
-        const Vec<double> weight = sum_rows(w), mean = share_of(sum_rows(part), weight);
+        const Vec<double> weight = sum8(w), mean = share_of(sum8(part), weight);
         for (index i = 0; i < rows; ++i) {
             const Vec<double> from_mean = d[i] - mean;
             part[i] = where(above_zero(w[i]), w[i] * (from_mean * from_mean));
@@ -132,14 +128,14 @@ ONEPASS_INLINE void add_chunk(const Block<S, W>& a, index row, index rows) {
         const Vec<double> count = load(a.count + j, lanes), low = load(a.low + j, lanes), total = count + weight;
         const Vec<double> share = share_of(weight, total), delta = where(above_zero(weight), mean - low);
         store(a.low + j, low + delta * share, lanes);
-        store(a.m2 + j, (load(a.m2 + j, lanes) + sum_rows(part)) + delta * delta * (count * share), lanes);
+        store(a.m2 + j, (load(a.m2 + j, lanes) + sum8(part)) + delta * delta * (count * share), lanes);
         store(a.count + j, total, lanes);
         if constexpr (GRADIENT) {
             // The chunk's product is taken about its own mean, and both are moved to the common one.
-            const Vec<double> centre = low + delta, sum = load(a.sum + j, lanes), more = sum_rows(e);
+            const Vec<double> centre = low + delta, sum = load(a.sum + j, lanes), more = sum8(e);
             for (index i = 0; i < rows; ++i) about[i] = e[i] * where((Mask)(e[i].v != Wide{}), about[i] - centre);
             const Vec<double> moved = delta * (more * (splat(1.0) - share) - sum * share);
-            store(a.product + j, (load(a.product + j, lanes) + sum_rows(about)) + moved, lanes);
+            store(a.product + j, (load(a.product + j, lanes) + sum8(about)) + moved, lanes);
             store(a.sum + j, sum + more, lanes);
         }
     });

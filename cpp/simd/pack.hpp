@@ -301,6 +301,11 @@ ONEPASS_INLINE T lane(Vector<T, 16> a, int i) {
     return a.v[i];
 }
 
+template <class T>
+ONEPASS_INLINE Vec<T> sum8(const Vec<T> (&d)[8]) {
+    return ((d[0] + d[1]) + (d[2] + d[3])) + ((d[4] + d[5]) + (d[6] + d[7]));
+}
+
 // The lanes of a pack joined into one: the upper half onto the lower, and again. join(a, b, how often it was done) is told
 // whole vectors, or anything that has halves as they do.
 template <class T, class Pack, class Join>
