@@ -214,6 +214,7 @@ def test_an_interrupt_during_a_call(threads, python):
     code = f"""
 import os, signal, threading, time
 import numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell's job in the background ignores
 op.set_num_threads({threads})
 block = np.random.default_rng(0).standard_normal((500, 4096), np.float32)
 x, want = np.broadcast_to(block, (20, 500, 4096)), op.layer_norm(block)

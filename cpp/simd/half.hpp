@@ -35,7 +35,17 @@ ONEPASS_INLINE Bits32 longer(Bits16 bits) { return __builtin_convertvector(bits,
 ONEPASS_INLINE Bits16 shorter(Bits32 bits) { return __builtin_convertvector(bits, Bits16); }
 #endif
 
+#if defined(__AVX512F__)
+// Each into the upper half of its lane, by one shuffle: as dear as the widening, and the shift is spared.
+ONEPASS_INLINE Vec<float> widen(Bits16 bits, const BFloat16*) {
+    alignas(64) static constexpr std::uint16_t FROM[32] = {0, 0, 0, 1, 0, 2,  0, 3,  0, 4,  0, 5,  0, 6,  0, 7,
+                                                           0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
+    const __m512i from = _mm512_load_si512(FROM), all = _mm512_castsi256_si512((__m256i)bits);
+    return {(__m512)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, from, all)};
+}
+#else
 ONEPASS_INLINE Vec<float> widen(Bits16 bits, const BFloat16*) { return {(Native<float>::type)(longer(bits) << 16)}; }
+#endif
 
 // A bfloat16 in the upper half of each lane; NaN stays as it is. (It is quiet, as all that was computed.)
 ONEPASS_INLINE Bits32 rounded(Vec<float> a) {
@@ -93,7 +103,14 @@ typedef __m512i Two16;
 ONEPASS_INLINE Two16 narrow(Vec<float> a, Vec<float> b) {
     alignas(64) static constexpr std::uint16_t UPPER[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
                                                             33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
-    return _mm512_permutex2var_epi16((__m512i)rounded(a), _mm512_load_si512(UPPER), (__m512i)rounded(b));
+    const __m512i at = _mm512_load_si512(UPPER), one = _mm512_set1_epi16(1);
+    const __m512i upper = _mm512_permutex2var_epi16((__m512i)a.v, at, (__m512i)b.v);
+    const __m512i lower = _mm512_permutex2var_epi16((__m512i)a.v, _mm512_sub_epi16(at, one), (__m512i)b.v);
+    const __mmask32 number = _mm512_cmplt_epu16_mask(_mm512_add_epi16(upper, upper), _mm512_set1_epi16(short(0xff00)));
+    // lower | (upper & 1), as one instruction: above the middle, or on it and odd.
+    const __m512i rest = _mm512_ternarylogic_epi32(lower, upper, one, 0xf8);
+    const __mmask32 up = _mm512_mask_cmpgt_epu16_mask(number, rest, _mm512_set1_epi16(short(0x8000)));
+    return _mm512_mask_add_epi16(upper, up, upper, one);
 }
 ONEPASS_INLINE void store_two(void* p, Two16 bits) { _mm512_storeu_si512(p, bits); }
 ONEPASS_INLINE void stream_two(void* p, Two16 bits) { _mm512_stream_si512(static_cast<__m512i*>(p), bits); }
@@ -156,7 +173,9 @@ ONEPASS_INLINE void stream_bits(void* p, Bits16 bits) { __builtin_memcpy(p, &bit
 ONEPASS_INLINE Vec<float> as_stored(Vec<float> a, const float*) { return a; }
 ONEPASS_INLINE Vec<double> as_stored(Vec<double> a, const double*) { return a; }
 ONEPASS_INLINE Vec<float> as_stored(Vec<float> a, const Float16* s) { return widen(narrow(a, s), s); }
-ONEPASS_INLINE Vec<float> as_stored(Vec<float> a, const BFloat16* s) { return widen(narrow(a, s), s); }
+ONEPASS_INLINE Vec<float> as_stored(Vec<float> a, const BFloat16*) {
+    return {(Native<float>::type)(rounded(a) & 0xffff0000u)};
+}
 
 ONEPASS_HALF(Float16)
 ONEPASS_HALF(BFloat16)
@@ -167,15 +186,23 @@ ONEPASS_INLINE void store(BFloat16* p, Vec<float> a, Vec<float> b) { store_two(p
 ONEPASS_INLINE void stream(BFloat16* p, Vec<float> a, Vec<float> b) { stream_two(p, narrow(a, b)); }
 #endif
 
-// One element. (Not a load of the first lane: where GCC sees that only this lane is used, and the mask is a constant, it
-// drops the mask, and reads what lies behind.)
+// One element, in a register all the way: a vector that is put together in memory keeps its reader waiting for the stores.
 ONEPASS_INLINE float element(const float* p) { return *p; }
 ONEPASS_INLINE double element(const double* p) { return *p; }
-template <class S>
-ONEPASS_INLINE float element(const S* p) {
-    S lanes[WIDTH<float>] = {};
-    lanes[0] = *p;
-    return load(lanes).v[0];
+ONEPASS_INLINE float element(const BFloat16* p) {
+    const std::uint32_t bits = std::uint32_t(p->bits) << 16;
+    float x;
+    __builtin_memcpy(&x, &bits, sizeof x);
+    return x;
+}
+ONEPASS_INLINE float element(const Float16* p) {
+#if defined(__F16C__)
+    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(p->bits)));
+#else
+    Bits16 bits = {};
+    bits[0] = p->bits;
+    return widen(bits, p).v[0];
+#endif
 }
 
 }   // namespace

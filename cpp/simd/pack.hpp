@@ -108,12 +108,9 @@ struct First {
 // All ones in the first n lanes, zero in the rest; n may lie outside 0..WIDTH.
 template <class T>
 ONEPASS_INLINE typename Native<T>::mask first_lanes(index n) {
-    typename Native<T>::mask iota = {}, bound = {};
-    const auto limit = static_cast<typename Native<T>::lane>(n < 0 ? 0 : n > WIDTH<T> ? WIDTH<T> : n);
-    for (int i = 0; i < WIDTH<T>; ++i) {
-        iota[i] = i;
-        bound[i] = limit;
-    }
+    typename Native<T>::mask iota = {};
+    for (int i = 0; i < WIDTH<T>; ++i) iota[i] = i;
+    const auto bound = static_cast<typename Native<T>::lane>(n < 0 ? 0 : n > WIDTH<T> ? WIDTH<T> : n);
     return iota < bound;
 }
 
