@@ -11,12 +11,10 @@ struct Line {
     T mean, low, scale, before, after;
 };
 
-// Of a row of n; `f` are the statistics behind it.
+// Of a row of n, from the moments `m` of its elements as they are; `f` are the statistics behind the line.
 template <bool CENTERED, class T, class Source>
-ONEPASS_INLINE Line<T> line_of(const Source& x, index n, const Finish& how, Finished& f) {
+ONEPASS_INLINE Line<T> line_of(Moments m, const Source& x, index n, const Finish& how, double inverse, Finished& f) {
     Range range = {1.0, 1.0};
-    const double inverse = inverse_freedom(double(n), how);   // which nothing has to wait for
-    Moments m = row_moments<false, CENTERED, T>(x, n, range);
     f = finish<T>(inverse, m.mean, m.low, m.m2, how, 1.0, 1.0);
     if (__builtin_expect(!f.in_range, 0)) {
         range = other_range<T>(m.m2);
@@ -24,6 +22,12 @@ ONEPASS_INLINE Line<T> line_of(const Source& x, index n, const Finish& how, Fini
         f = finish<T>(inverse, m.mean, m.low, m.m2, how, range.before, range.after);
     }
     return {T(f.mean), T(f.low), T(f.scale), T(range.before), T(range.after)};
+}
+
+template <bool CENTERED, class T, class Source>
+ONEPASS_INLINE Line<T> line_of(const Source& x, index n, const Finish& how, Finished& f) {
+    const double inverse = inverse_freedom(double(n), how);   // which nothing has to wait for
+    return line_of<CENTERED, T>(row_moments<false, CENTERED, T>(x, n, {1.0, 1.0}), x, n, how, inverse, f);
 }
 
 // (x * before - mean) * after - low, without the steps that a row has no need of: they would change no bit.

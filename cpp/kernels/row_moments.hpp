@@ -17,6 +17,8 @@ namespace {
 constexpr int CHUNK = 8;     // packs
 constexpr int BLOCK = 32;    // chunks: 16 KiB, half of a first-level cache
 constexpr int LEVELS = 48;   // of the tree of blocks
+template <class T>
+constexpr index BLOCK_SIZE = index(BLOCK) * CHUNK * LANES<T>;   // elements
 
 // Reciprocals of how many elements a lane holds in the last packs of a row, or all lanes in the last one.
 template <class T>
@@ -89,16 +91,6 @@ ONEPASS_INLINE Subset<T> lane(const Subset<Vector<T, 16>>& a, int i) {
     return {lane(a.sum, i), lane(a.m2, i)};
 }
 
-// Lanes of equally many elements: the difference of their means is that of their sums over `count`.
-template <class T>
-ONEPASS_INLINE Subset<T> join_lanes(const Subset<Vec<T>> (&lanes)[PARTS], index count) {
-    const T half_inverse = T(0.5) / T(count);
-    return fold<T>(lanes, [=](auto a, auto b, int level) ONEPASS_FLAT {
-        const auto delta = a.sum - b.sum;
-        return decltype(a){a.sum + b.sum, (a.m2 + b.m2) + delta * delta * (half_inverse / T(1 << level))};
-    });
-}
-
 // The last elements of a row, fewer than a pack: their mean first, then the squares about it.
 template <bool CENTERED, class Source, class T, bool RANGED>
 ONEPASS_INLINE Moments part_moments(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
@@ -115,36 +107,37 @@ ONEPASS_INLINE Moments part_moments(const Source& x, index start, index n, const
     return {double(n), double(mean.v[0]), 0.0, double(sum_lanes(d))};
 }
 
-// The mean counts from the pivot.
+// What each lane has of a block's whole packs, chunk by chunk: there may be something else to do between two of them.
 template <bool CENTERED, class Source, class T, bool RANGED>
-ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
-    constexpr index STEP = CHUNK * LANES<T>;
-    const Vec<T> one = hidden_one<T>();
+struct Lanes {
+    static constexpr index STEP = CHUNK * LANES<T>;
+
+    Source x;
+    Shift<T, RANGED> shift;
+    index start, chunks, packs, done = 0;
+    Vec<T> one = hidden_one<T>();
     Subset<Vec<T>> all[PARTS] = {};
-    const index chunks = n / STEP, packs = n % STEP / LANES<T>, last = n % LANES<T>;
-    for (index c = 0; c < chunks; ++c) {
-#pragma GCC unroll 4
-        for (int j = 0; j < PARTS; ++j) {
-            const index at = start + c * STEP + j * WIDTH<T>;
-            Vec<T> d[CHUNK], between = {};
-#pragma GCC unroll 8
-            for (int i = 0; i < CHUNK; ++i) d[i] = shift(x.at(at + i * LANES<T>, All{}));
-            if constexpr (CENTERED) {
-                const Vec<T> sum = sum8(d), mean = sum * splat(T(1) / CHUNK);
-                const Vec<T> delta = mean - all[j].sum * splat(JOINTS<T>.inverse[c]);
-                between = delta * delta * splat(JOINTS<T>.share[c]);
-                all[j].sum = all[j].sum + sum;
-#pragma GCC unroll 8
-                for (int i = 0; i < CHUNK; ++i) d[i] = minus(d[i], mean, one);
-            }
-#pragma GCC unroll 8
-            for (int i = 0; i < CHUNK; ++i) d[i] = d[i] * d[i];
-            all[j].m2 = all[j].m2 + (CENTERED ? sum8(d) + between : sum8(d));
-        }
+
+    ONEPASS_INLINE Lanes(const Source& x, index start, index n, const Shift<T, RANGED>& shift)
+        : x(x), shift(shift), start(start), chunks(n / STEP), packs(n % STEP / LANES<T>) {}
+
+    ONEPASS_INLINE index count() const { return CHUNK * chunks + packs; }
+
+    // A chunk in pieces: the sums of a part, then the squares about their means, and so on.
+    static constexpr int PIECES = 2 * PARTS;
+    ONEPASS_INLINE void piece(int k) {
+        k % 2 == 0 ? take(k / 2) : square(k / 2);
+        if (k + 1 == PIECES) ++done;
     }
-    const index count = CHUNK * chunks + packs;   // in every lane
-    if (packs) {
-        const T share = T(CHUNK * chunks) * T(packs) / T(count);
+    ONEPASS_INLINE void chunk() {
+#pragma GCC unroll 8
+        for (int k = 0; k < PIECES; ++k) piece(k);
+    }
+
+    ONEPASS_INLINE void rest() {
+        while (done < chunks) chunk();
+        if (!packs) return;
+        const T share = T(CHUNK * chunks) * T(packs) / T(count());
         for (int j = 0; j < PARTS; ++j) {
             const index at = start + chunks * STEP + j * WIDTH<T>;
             Vec<T> sum = {}, mean = {}, m2 = {};
@@ -162,13 +155,55 @@ ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, cons
             all[j].m2 = all[j].m2 + m2;
         }
     }
+
+  private:
+    Vec<T> d[CHUNK], sum;
+
+    ONEPASS_INLINE void take(int j) {
+        const index at = start + done * STEP + j * WIDTH<T>;
+#pragma GCC unroll 8
+        for (int i = 0; i < CHUNK; ++i) d[i] = shift(x.at(at + i * LANES<T>, All{}));
+        if constexpr (CENTERED) sum = sum8(d);
+    }
+    ONEPASS_INLINE void square(int j) {
+        Vec<T> between = {};
+        if constexpr (CENTERED) {
+            const Vec<T> mean = sum * splat(T(1) / CHUNK);
+            const Vec<T> delta = mean - all[j].sum * splat(JOINTS<T>.inverse[done]);
+            between = delta * delta * splat(JOINTS<T>.share[done]);
+            all[j].sum = all[j].sum + sum;
+#pragma GCC unroll 8
+            for (int i = 0; i < CHUNK; ++i) d[i] = minus(d[i], mean, one);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < CHUNK; ++i) d[i] = d[i] * d[i];
+        all[j].m2 = all[j].m2 + (CENTERED ? sum8(d) + between : sum8(d));
+    }
+};
+
+// The lanes and the last elements of a block of n. The mean counts from the pivot.
+template <bool CENTERED, class Source, class T, bool RANGED>
+ONEPASS_INLINE Moments moments_of(const Lanes<CENTERED, Source, T, RANGED>& of, index n) {
+    const index last = n % LANES<T>;
     Moments whole = {double(n - last), 0.0, 0.0, 0.0};
-    if (count) {
-        const Subset<T> sums = join_lanes(all, count);
+    if (of.count()) {
+        const T half_inverse = T(0.5) / T(of.count());
+        // Of equally many elements each: the difference of their means is that of their sums over the number.
+        const Subset<T> sums = fold<T>(of.all, [=](auto a, auto b, int level) ONEPASS_FLAT {
+            const auto delta = a.sum - b.sum;
+            return decltype(a){a.sum + b.sum, (a.m2 + b.m2) + delta * delta * (half_inverse / T(1 << level))};
+        });
         whole.mean = CENTERED ? double(sums.sum) / whole.count : 0.0;
         whole.m2 = double(sums.m2);
     }
-    return last ? merge(whole, part_moments<CENTERED>(x, start + n - last, last, shift)) : whole;
+    return last ? merge(whole, part_moments<CENTERED>(of.x, of.start + n - last, last, of.shift)) : whole;
+}
+
+template <bool CENTERED, class Source, class T, bool RANGED>
+ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
+    Lanes<CENTERED, Source, T, RANGED> lanes(x, start, n, shift);
+    lanes.rest();
+    return moments_of(lanes, n);
 }
 
 // The mean of the row's first four elements; for a constant row exactly its constant. (All the rest waits for it: a mean of
@@ -181,7 +216,7 @@ ONEPASS_INLINE T choose_pivot(const Source& x, index n, T before) {
 
 template <bool RANGED, bool CENTERED, class T, class Source>
 ONEPASS_INLINE Moments row_moments(const Source& x, index n, const Range& range) {
-    constexpr index SIZE = index(BLOCK) * CHUNK * LANES<T>;
+    constexpr index SIZE = BLOCK_SIZE<T>;
     const T before = T(range.before), pivot = CENTERED ? choose_pivot(x, n, before) : T(0);
     const Shift<T, RANGED> shift = {pivot, before, T(range.after)};
     // A stack of finished subtrees, as a binary counter holds its ones.

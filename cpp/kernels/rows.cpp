@@ -32,37 +32,42 @@ struct ByRow {
     }
 };
 
-template <bool LOW, bool RANGED, class S, class Source, class Affine>
+template <bool LOW, bool RANGED, class S, class Source, class Affine, class Meanwhile = Nothing>
 ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine,
-                              bool streamed, bool joined, Edge<S>& edge) {
+                              bool streamed, bool joined, Edge<S>& edge, Meanwhile&& meanwhile = {}) {
     using T = Arith<S>;
     const Deviation<T, LOW, RANGED> deviation(line);
     const Vec<T> scale = splat(line.scale);
     const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return x.at(i, lanes); };
     const auto value = [&](Vec<T> v, index i, auto lanes) ONEPASS_FLAT { return affine(deviation(v) * scale, i, lanes); };
-    write_row<T>(y, n, source, value, streamed, joined, edge);
+    write_row<T>(y, n, source, value, streamed, joined, edge, meanwhile);
 }
 
-template <class S, class Source, class Affine>
+template <class S, class Source, class Affine, class Meanwhile = Nothing>
 ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine,
-                              bool streamed, bool joined, Edge<S>& edge) {
-    if (line.before != 1 || line.after != 1)
+                              bool streamed, bool joined, Edge<S>& edge, Meanwhile&& meanwhile = {}) {
+    if (line.before != 1 || line.after != 1)   // seldom enough to have nothing done meanwhile
         apply_row<true, true>(x, y, n, line, affine, streamed, joined, edge);
     else if (line.low != 0)
-        apply_row<true, false>(x, y, n, line, affine, streamed, joined, edge);
+        apply_row<true, false>(x, y, n, line, affine, streamed, joined, edge, meanwhile);
     else
-        apply_row<false, false>(x, y, n, line, affine, streamed, joined, edge);
+        apply_row<false, false>(x, y, n, line, affine, streamed, joined, edge, meanwhile);
 }
 
 // ---- what the table offers ----
 
-template <bool CENTERED, class S, class Source>
-__attribute__((noinline)) Line<Arith<S>> row_line(const RowsNorm<S>& a, const Source& x, index row) {
+template <class S>
+ONEPASS_INLINE void keep_statistics(const RowsNorm<S>& a, index row, const Finished& f) {
     using T = Arith<S>;
-    Finished f;
-    const Line<T> line = line_of<CENTERED, T>(x, a.cols, a.finish, f);
     if (a.mean) a.mean[row] = T(f.true_mean);
     if (a.rstd) a.rstd[row] = T(f.rstd);
+}
+
+template <bool CENTERED, class S, class Source>
+__attribute__((noinline)) Line<Arith<S>> row_line(const RowsNorm<S>& a, const Source& x, index row) {
+    Finished f;
+    const Line<Arith<S>> line = line_of<CENTERED, Arith<S>>(x, a.cols, a.finish, f);
+    keep_statistics(a, row, f);
     return line;
 }
 
@@ -134,25 +139,58 @@ ONEPASS_INLINE void norm_band(const RowsNorm<S>& a, index row, index rows, const
     }
 }
 
+// Where rows come from a cache, the next row's moments are taken while a row is written: arithmetic for the units that would
+// only wait for stores. It takes 32 registers, and rows of one block.
+template <class S>
+ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
+    return !a.residual && !a.stream && a.cols <= BLOCK_SIZE<Arith<S>>;
+}
+
 template <bool CENTERED, class S, class AffineOfRow>
-ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineOfRow& affine_of_row) {
+ONEPASS_INLINE void norm_interleaved(const RowsNorm<S>& a, const AffineOfRow& affine_of) {
+    using T = Arith<S>;
+    const double inverse = inverse_freedom(double(a.cols), a.finish);
+    Edge<S> edge;
+    Plain<S> x = {a.x};
+    Line<T> line = row_line<CENTERED>(a, x, 0);
+    for (index row = 0;; ++row) {
+        S* y = a.y + row * a.y_stride;
+        if (row + 1 == a.rows) return apply_row(x, y, a.cols, line, affine_of(row), false, false, edge);
+        const Plain<S> next = {x.x + a.x_stride};
+        const T pivot = CENTERED ? choose_pivot(next, a.cols, T(1)) : T(0);
+        Lanes<CENTERED, Plain<S>, T, false> lanes(next, 0, a.cols, {pivot, 1, 1});
+        apply_row(x, y, a.cols, line, affine_of(row), false, false, edge, lanes);
+        lanes.rest();
+        const Moments m = moments_of(lanes, a.cols);
+        Finished f;
+        line = line_of<CENTERED, T>({m.count, double(pivot), m.mean, m.m2}, next, a.cols, a.finish, inverse, f);
+        keep_statistics(a, row + 1, f);
+        x = next;
+    }
+}
+
+template <bool CENTERED, class S, class AffineAt>
+ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
+    const auto affine_of = [&](index row) ONEPASS_FLAT {
+        const index period_row = a.affine.period == 1 ? 0 : (a.affine.first + row) % a.affine.period;
+        return affine_at(period_row * (a.cols / a.affine.segment));
+    };
+    if constexpr (NATIVE == 64)
+        if (!bands(a) && interleaved(a)) return norm_interleaved<CENTERED>(a, affine_of);
     const bool joined = rows_join<S>(a.stream, a.cols, a.y_stride);
-    const index segment = a.affine.segment;
     Edge<S> edge, sum_edge;
     index row = 0;
     if (bands(a))
         for (; row < a.rows; row += BAND)
-            norm_band<CENTERED>(a, row, a.rows - row < BAND ? a.rows - row : BAND, affine_of_row);
+            norm_band<CENTERED>(a, row, a.rows - row < BAND ? a.rows - row : BAND, affine_at);
     for (; row < a.rows; ++row) {
-        const index period_row = a.affine.period == 1 ? 0 : (a.affine.first + row) % a.affine.period;
-        const auto affine = affine_of_row(period_row * (a.cols / segment));
         if (a.residual) {
-            norm_sum<CENTERED>(a, row, affine, edge, sum_edge);
+            norm_sum<CENTERED>(a, row, affine_of(row), edge, sum_edge);
             continue;
         }
         const Plain<S> x = {a.x + row * a.x_stride};
         const Line<Arith<S>> line = row_line<CENTERED>(a, x, row);
-        apply_row(x, a.y + row * a.y_stride, a.cols, line, affine, a.stream, joined && row + 1 < a.rows, edge);
+        apply_row(x, a.y + row * a.y_stride, a.cols, line, affine_of(row), a.stream, joined && row + 1 < a.rows, edge);
     }
     if (a.stream) stream_fence();
 }

@@ -65,11 +65,40 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
     return i + STEP;
 }
 
+// Where there is something else to do meanwhile, a piece of it comes before each burst: so there is always work that waits for
+// nothing, and the loads of one kind are far from the stores of the other.
+struct Nothing {};
+template <class T, class Source, class Value, class Put>
+ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, const Value& value, const Put& put, Nothing&) {
+    return write_bursts<T>(i, end, source, value, put);
+}
+template <class T, class Source, class Value, class Put, class Meanwhile>
+ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, const Value& value, const Put& put,
+                                  Meanwhile& meanwhile) {
+    constexpr index STEP = BURST * WIDTH<T>;
+    const auto write = [&](index at) ONEPASS_FLAT {
+        Vec<T> burst[BURST];
+#pragma GCC unroll 4
+        for (int k = 0; k < BURST; ++k)
+            burst[k] = held(value(source(at + k * WIDTH<T>, All{}), at + k * WIDTH<T>, All{}));
+#pragma GCC unroll 4
+        for (int k = 0; k < BURST; k += 2) put(at + k * WIDTH<T>, burst[k], burst[k + 1]);
+    };
+    for (; i + Meanwhile::PIECES * STEP <= end; i += Meanwhile::PIECES * STEP) {
+#pragma GCC unroll 8
+        for (int k = 0; k < Meanwhile::PIECES; ++k) {
+            meanwhile.piece(k);
+            write(i + k * STEP);
+        }
+    }
+    return write_bursts<T>(i, end, source, value, put);
+}
+
 // y[i] = value(source(i, lanes), i, lanes) for i in 0..n, each i once; source has loads alone. `joined`: the row behind
 // this one begins where this one ends, and comes next.
-template <class T, class S, class Source, class Value>
+template <class T, class S, class Source, class Value, class Meanwhile>
 ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& value, bool streamed, bool joined,
-                              Edge<S>& edge) {
+                              Edge<S>& edge, Meanwhile& meanwhile) {
     constexpr index LINE = Edge<S>::LINE;
     const auto at = [&](index i, auto lanes) ONEPASS_FLAT { return value(source(i, lanes), i, lanes); };
     const index before = to_line(y), head = before < n ? before : n, end = n - (n - head) % LINE;
@@ -88,13 +117,19 @@ ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& 
         for (; i < end; i += WIDTH<T>) stream(y + i, at(i, All{}));
     } else {
         const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { store(y + i, a, b); };
-        index i = write_bursts<T>(head, end, source, value, put);
+        index i = write_bursts<T>(head, end, source, value, put, meanwhile);
         for (; i < end; i += WIDTH<T>) store(y + i, at(i, All{}));
     }
     if (end == n) return;
     S* to = joined ? edge.line : y + end;
     each_vector<T>(n - end, [&](index i, auto lanes) ONEPASS_FLAT { store(to + i, at(end + i, lanes), lanes); });
     edge.waiting = joined;
+}
+template <class T, class S, class Source, class Value>
+ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& value, bool streamed, bool joined,
+                              Edge<S>& edge) {
+    Nothing nothing;
+    write_row<T>(y, n, source, value, streamed, joined, edge, nothing);
 }
 
 }   // namespace
