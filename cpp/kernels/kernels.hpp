@@ -54,6 +54,7 @@ struct RowsNorm {
     Finish finish;
     Arith<S>*mean, *rstd;
     bool stream;   // results with non-temporal stores
+    bool far;      // rows of x lie apart, and come from farther than the nearer caches
     bool centered;
     const S* residual;
     S* sum;

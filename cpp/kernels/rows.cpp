@@ -146,6 +146,14 @@ ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
     return !a.residual && !a.stream && a.cols <= BLOCK_SIZE<Arith<S>>;
 }
 
+// The processor's own prefetcher goes on into what lies between rows, and into the next one only when it is read.
+template <class S>
+ONEPASS_INLINE void send_for(const RowsNorm<S>& a, index row) {
+    if (!a.far || row >= a.rows) return;
+    const S* x = a.x + row * a.x_stride;
+    for (index i = 0; i < a.cols; i += PACK / index(sizeof(S))) __builtin_prefetch(x + i, 0, 2);
+}
+
 template <bool CENTERED, class S, class AffineOfRow>
 ONEPASS_INLINE void norm_interleaved(const RowsNorm<S>& a, const AffineOfRow& affine_of) {
     using T = Arith<S>;
@@ -158,6 +166,7 @@ ONEPASS_INLINE void norm_interleaved(const RowsNorm<S>& a, const AffineOfRow& af
         if (row + 1 == a.rows) return apply_row(x, y, a.cols, line, affine_of(row), false, false, edge);
         const Plain<S> next = {x.x + a.x_stride};
         const T pivot = CENTERED ? choose_pivot(next, a.cols, T(1)) : T(0);
+        send_for(a, row + 2);
         Lanes<CENTERED, Plain<S>, T, false> lanes(next, 0, a.cols, {pivot, 1, 1});
         apply_row(x, y, a.cols, line, affine_of(row), false, false, edge, lanes);
         lanes.rest();
@@ -190,6 +199,7 @@ ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
         }
         const Plain<S> x = {a.x + row * a.x_stride};
         const Line<Arith<S>> line = row_line<CENTERED>(a, x, row);
+        send_for(a, row + 1);
         apply_row(x, a.y + row * a.y_stride, a.cols, line, affine_of(row), a.stream, joined && row + 1 < a.rows, edge);
     }
     if (a.stream) stream_fence();

@@ -35,7 +35,7 @@ void each_run(const Rows<S>& p, index from, index to, index longest, const F& f)
 }
 
 template <class S>
-void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool stream) {
+void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool stream, bool large) {
     const View& v = p.view;
     each_run(p, from, to, to - from, [&](index row, const S* x, S* y, index rows) {
         const index outer = row / v.size[1], inner = row % v.size[1];
@@ -43,7 +43,7 @@ void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool
         RowAffine<Arith<S>> affine = p.affine;
         affine.first = row % affine.period;
         k.rows_norm({x, y, rows, v.size[2], v.stride[0][1], v.stride[1][1], affine, p.how, p.mean ? p.mean + row : nullptr,
-                     p.rstd ? p.rstd + row : nullptr, stream, p.centered, p.residual ? p.residual + offset(2) : nullptr,
+                     p.rstd ? p.rstd + row : nullptr, stream, large && v.stride[0][1] != v.size[2], p.centered, p.residual ? p.residual + offset(2) : nullptr,
                      p.sum ? p.sum + offset(3) : nullptr, v.stride[2][1], v.stride[3][1]});
     });
 }
@@ -114,11 +114,12 @@ void solve(const Rows<S>& given) {
     const index rows = p.view.size[0] * p.view.size[1];
     const index bytes = p.view.elements() * index(sizeof(S)) * (p.residual ? 4 : p.y ? 2 : 1);
     const bool stream = p.y && streams(p.x, p.y, bytes) && (!p.sum || (streams(p.x, p.sum, bytes) && p.sum != p.residual));
+    const bool large = static_cast<std::size_t>(bytes) > last_level_cache() / 4;
     run_team(static_cast<int>(std::min<index>(threads_for(bytes), rows)), [&](const Team& team) {
         const index from = team.from(rows), to = team.to(rows);
         if (from == to) return;
         if (p.y)
-            norm_rows(p, k, from, to, stream);
+            norm_rows(p, k, from, to, stream, large);
         else
             moments_of_rows(p, k, from, to);
     });
