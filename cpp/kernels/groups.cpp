@@ -69,7 +69,7 @@ ONEPASS_INLINE bool finish_tiles(const Finishing<T>& a) {
     constexpr index TILE = 64;
     const Finish how = a.how;
     const double inverse = inverse_freedom(a.count, how);
-    bool all = true;
+    long all = 1;
     for (index start = 0; start < a.cols; start += TILE) {
         const index n = a.cols - start < TILE ? a.cols - start : TILE;
         const double* __restrict mean = a.mean + start;
@@ -92,16 +92,14 @@ ONEPASS_INLINE bool finish_tiles(const Finishing<T>& a) {
             statistics[1][j] = T(f.rstd);
             in_range[j] = f.in_range ? 1 : 0;
         }
-        for (index j = 0; j < n; ++j) {
-            a.line.mean[start + j] = out[0][j];
-            a.line.low[start + j] = out[1][j];
-            a.line.scale[start + j] = out[2][j];
-            all &= in_range[j] != 0;
-        }
+        for (index j = 0; j < n; ++j) a.line.mean[start + j] = out[0][j];
+        for (index j = 0; j < n; ++j) a.line.low[start + j] = out[1][j];
+        for (index j = 0; j < n; ++j) a.line.scale[start + j] = out[2][j];
+        for (index j = 0; j < n; ++j) all &= in_range[j];
         for (index j = 0; a.true_mean && j < n; ++j) a.true_mean[start + j] = statistics[0][j];
         for (index j = 0; a.rstd && j < n; ++j) a.rstd[start + j] = statistics[1][j];
     }
-    return all;
+    return all != 0;
 }
 
 template <class T>

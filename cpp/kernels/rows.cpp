@@ -139,8 +139,8 @@ ONEPASS_INLINE void norm_band(const RowsNorm<S>& a, index row, index rows, const
     }
 }
 
-// Where rows come from a cache, the next row's moments are taken while a row is written: arithmetic for the units that would
-// only wait for stores. It takes 32 registers, and rows of one block.
+// Where rows come from a cache, the next row's moments are taken while a row is written: arithmetic for the units that
+// would only wait for stores. It takes 32 registers, and rows of one block.
 template <class S>
 ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
     return !a.residual && !a.stream && a.cols <= BLOCK_SIZE<Arith<S>>;
@@ -190,8 +190,7 @@ ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
     Edge<S> edge, sum_edge;
     index row = 0;
     if (bands(a))
-        for (; row < a.rows; row += BAND)
-            norm_band<CENTERED>(a, row, a.rows - row < BAND ? a.rows - row : BAND, affine_at);
+        for (; row < a.rows; row += BAND) norm_band<CENTERED>(a, row, a.rows - row < BAND ? a.rows - row : BAND, affine_at);
     for (; row < a.rows; ++row) {
         if (a.residual) {
             norm_sum<CENTERED>(a, row, affine_of(row), edge, sum_edge);

@@ -65,8 +65,8 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
     return i + STEP;
 }
 
-// Where there is something else to do meanwhile, a piece of it comes before each burst: so there is always work that waits for
-// nothing, and the loads of one kind are far from the stores of the other.
+// Where there is something else to do meanwhile, a piece of it comes before each burst: so there is always work that waits
+// for nothing, and the loads of one kind are far from the stores of the other.
 struct Nothing {};
 template <class T, class Source, class Value, class Put>
 ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, const Value& value, const Put& put, Nothing&) {
@@ -79,8 +79,7 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
     const auto write = [&](index at) ONEPASS_FLAT {
         Vec<T> burst[BURST];
 #pragma GCC unroll 4
-        for (int k = 0; k < BURST; ++k)
-            burst[k] = held(value(source(at + k * WIDTH<T>, All{}), at + k * WIDTH<T>, All{}));
+        for (int k = 0; k < BURST; ++k) burst[k] = held(value(source(at + k * WIDTH<T>, All{}), at + k * WIDTH<T>, All{}));
 #pragma GCC unroll 4
         for (int k = 0; k < BURST; k += 2) put(at + k * WIDTH<T>, burst[k], burst[k + 1]);
     };

@@ -284,11 +284,13 @@ class Solver {
     // f(group, its column, where that stands) for every column of every fold.
     template <class F>
     void each_wide(const Team& team, const F& f) const {
-        const index span = p.by_rows ? 1 : p.span;
-        team.each(wide_folds_, [&](index fold) {
-            for (index g = 0; g < p.groups; ++g)
-                for (index i = 0; i < span; ++i) f(g, g * span + i, fold * width_ + g * span + i);
-        });
+        const index span = p.by_rows ? 1 : p.span, from = team.from(p.groups), to = team.to(p.groups);
+        for (index fold = 0; fold < wide_folds_; ++fold)
+            if (span == 1)   // a loop that becomes vector code
+                for (index g = from; g < to; ++g) f(g, g, fold * width_ + g);
+            else
+                for (index g = from; g < to; ++g)
+                    for (index i = 0; i < span; ++i) f(g, g * span + i, fold * width_ + g * span + i);
     }
 
     // An element a group becomes an element a column.
@@ -299,15 +301,17 @@ class Solver {
     // The weight joins the scale, and is read no more (rows do the same, for they must have the same bits), but where their
     // product leaves the range of T. That is decided column by column, so that no column has a say in another's bits.
     void join_weights(const Team& team) {
+        int apart = 0;
         each_wide(team, [&](index g, index column, index at) {
             const index channel = p.weight_a_column ? column : g;
             const T weight = p.weight ? p.weight[channel] : T(1), scale = line_.scale[g], product = scale * weight;
-            const bool joins = std::isnormal(product) || weight == 0 || scale == 0;
+            const bool joins = std::isnormal(product) | (weight == 0) | (scale == 0);
             product_[at] = joins ? product : scale;
             weight_[at] = joins ? T(1) : weight;
             bias_[at] = p.bias ? p.bias[channel] : T(0);
-            if (!joins) apart_.store(true);
+            apart |= !joins;
         });
+        if (apart) apart_.store(true);
     }
 
     void apply(const Team& team, bool ranged) {

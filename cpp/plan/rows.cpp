@@ -43,8 +43,9 @@ void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool
         RowAffine<Arith<S>> affine = p.affine;
         affine.first = row % affine.period;
         k.rows_norm({x, y, rows, v.size[2], v.stride[0][1], v.stride[1][1], affine, p.how, p.mean ? p.mean + row : nullptr,
-                     p.rstd ? p.rstd + row : nullptr, stream, large && v.stride[0][1] != v.size[2], p.centered, p.residual ? p.residual + offset(2) : nullptr,
-                     p.sum ? p.sum + offset(3) : nullptr, v.stride[2][1], v.stride[3][1]});
+                     p.rstd ? p.rstd + row : nullptr, stream, large && v.stride[0][1] != v.size[2], p.centered,
+                     p.residual ? p.residual + offset(2) : nullptr, p.sum ? p.sum + offset(3) : nullptr, v.stride[2][1],
+                     v.stride[3][1]});
     });
 }
 
