@@ -154,28 +154,26 @@ ONEPASS_INLINE void send_for(const RowsNorm<S>& a, index row) {
     for (index i = 0; i < a.cols; i += PACK / index(sizeof(S))) __builtin_prefetch(x + i, 0, 2);
 }
 
+// All rows but the last, whose line is returned.
 template <bool CENTERED, class S, class AffineOfRow>
-ONEPASS_INLINE void norm_interleaved(const RowsNorm<S>& a, const AffineOfRow& affine_of) {
+ONEPASS_INLINE Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, const AffineOfRow& affine_of) {
     using T = Arith<S>;
     const double inverse = inverse_freedom(double(a.cols), a.finish);
     Edge<S> edge;
-    Plain<S> x = {a.x};
-    Line<T> line = row_line<CENTERED>(a, x, 0);
-    for (index row = 0;; ++row) {
-        S* y = a.y + row * a.y_stride;
-        if (row + 1 == a.rows) return apply_row(x, y, a.cols, line, affine_of(row), false, false, edge);
-        const Plain<S> next = {x.x + a.x_stride};
+    Line<T> line = row_line<CENTERED>(a, Plain<S>{a.x}, 0);
+    for (index row = 0; row + 1 < a.rows; ++row) {
+        const Plain<S> x = {a.x + row * a.x_stride}, next = {x.x + a.x_stride};
         const T pivot = CENTERED ? choose_pivot(next, a.cols, T(1)) : T(0);
         send_for(a, row + 2);
         Lanes<CENTERED, Plain<S>, T, false> lanes(next, 0, a.cols, {pivot, 1, 1});
-        apply_row(x, y, a.cols, line, affine_of(row), false, false, edge, lanes);
+        apply_row(x, a.y + row * a.y_stride, a.cols, line, affine_of(row), false, false, edge, lanes);
         lanes.rest();
         const Moments m = moments_of(lanes, a.cols);
         Finished f;
         line = line_of<CENTERED, T>({m.count, double(pivot), m.mean, m.m2}, next, a.cols, a.finish, inverse, f);
         keep_statistics(a, row + 1, f);
-        x = next;
     }
+    return line;
 }
 
 template <bool CENTERED, class S, class AffineAt>
@@ -184,20 +182,25 @@ ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
         const index period_row = a.affine.period == 1 ? 0 : (a.affine.first + row) % a.affine.period;
         return affine_at(period_row * (a.cols / a.affine.segment));
     };
-    if constexpr (NATIVE == 64)
-        if (!bands(a) && interleaved(a)) return norm_interleaved<CENTERED>(a, affine_of);
     const bool joined = rows_join<S>(a.stream, a.cols, a.y_stride);
     Edge<S> edge, sum_edge;
-    index row = 0;
-    if (bands(a))
+    index row = 0, known = -1;   // the row whose line is known
+    Line<Arith<S>> line = {};
+    if (bands(a)) {
         for (; row < a.rows; row += BAND) norm_band<CENTERED>(a, row, a.rows - row < BAND ? a.rows - row : BAND, affine_at);
+    } else if constexpr (NATIVE == 64) {
+        if (interleaved(a)) {
+            line = norm_interleaved<CENTERED>(a, affine_of);
+            row = known = a.rows - 1;
+        }
+    }
     for (; row < a.rows; ++row) {
         if (a.residual) {
             norm_sum<CENTERED>(a, row, affine_of(row), edge, sum_edge);
             continue;
         }
         const Plain<S> x = {a.x + row * a.x_stride};
-        const Line<Arith<S>> line = row_line<CENTERED>(a, x, row);
+        if (row != known) line = row_line<CENTERED>(a, x, row);
         send_for(a, row + 1);
         apply_row(x, a.y + row * a.y_stride, a.cols, line, affine_of(row), a.stream, joined && row + 1 < a.rows, edge);
     }
