@@ -156,7 +156,7 @@ void apply(Apply<S> a) {
 template <Affine AFFINE, class S>
 ONEPASS_INLINE void choose_apply(const Apply<S>& a) {
     if (a.line.before) return apply<AFFINE, true, true>(a);
-    int low = 0;
+    int low = 0;   // (a bool would keep the loop from becoming vector code)
     for (index j = 0; j < a.cols; ++j) low |= a.line.low[j] != 0;
     low ? apply<AFFINE, true, false>(a) : apply<AFFINE, false, false>(a);
 }

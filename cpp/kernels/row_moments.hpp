@@ -109,7 +109,7 @@ ONEPASS_INLINE Moments part_moments(const Source& x, index start, index n, const
 
 // What each lane has of a block's whole packs, chunk by chunk: there may be something else to do between two of them.
 template <bool CENTERED, class Source, class T, bool RANGED>
-struct Lanes {
+struct LaneMoments {
     static constexpr index STEP = CHUNK * LANES<T>;
 
     Source x;
@@ -118,7 +118,7 @@ struct Lanes {
     Vec<T> one = hidden_one<T>();
     Subset<Vec<T>> all[PARTS] = {};
 
-    ONEPASS_INLINE Lanes(const Source& x, index start, index n, const Shift<T, RANGED>& shift)
+    ONEPASS_INLINE LaneMoments(const Source& x, index start, index n, const Shift<T, RANGED>& shift)
         : x(x), shift(shift), start(start), chunks(n / STEP), packs(n % STEP / LANES<T>) {}
 
     ONEPASS_INLINE index count() const { return CHUNK * chunks + packs; }
@@ -183,7 +183,7 @@ struct Lanes {
 
 // The lanes and the last elements of a block of n. The mean counts from the pivot.
 template <bool CENTERED, class Source, class T, bool RANGED>
-ONEPASS_INLINE Moments moments_of(const Lanes<CENTERED, Source, T, RANGED>& of, index n) {
+ONEPASS_INLINE Moments moments_of(const LaneMoments<CENTERED, Source, T, RANGED>& of, index n) {
     const index last = n % LANES<T>;
     Moments whole = {double(n - last), 0.0, 0.0, 0.0};
     if (of.count()) {
@@ -201,7 +201,7 @@ ONEPASS_INLINE Moments moments_of(const Lanes<CENTERED, Source, T, RANGED>& of, 
 
 template <bool CENTERED, class Source, class T, bool RANGED>
 ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
-    Lanes<CENTERED, Source, T, RANGED> lanes(x, start, n, shift);
+    LaneMoments<CENTERED, Source, T, RANGED> lanes(x, start, n, shift);
     lanes.rest();
     return moments_of(lanes, n);
 }

@@ -165,7 +165,7 @@ ONEPASS_INLINE Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, const Affin
         const Plain<S> x = {a.x + row * a.x_stride}, next = {x.x + a.x_stride};
         const T pivot = CENTERED ? choose_pivot(next, a.cols, T(1)) : T(0);
         send_for(a, row + 2);
-        Lanes<CENTERED, Plain<S>, T, false> lanes(next, 0, a.cols, {pivot, 1, 1});
+        LaneMoments<CENTERED, Plain<S>, T, false> lanes(next, 0, a.cols, {pivot, 1, 1});
         apply_row(x, a.y + row * a.y_stride, a.cols, line, affine_of(row), false, false, edge, lanes);
         lanes.rest();
         const Moments m = moments_of(lanes, a.cols);

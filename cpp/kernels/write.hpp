@@ -40,28 +40,32 @@ ONEPASS_INLINE Both<T> held(Both<T> of) {
 // store to it would be in the way of the next loads of x.
 constexpr int BURST = 4;
 
+// Puts value(read(k)) for each vector k of the burst at `at`.
+template <class T, class Read, class Value, class Put>
+ONEPASS_INLINE void write_burst(index at, const Read& read, const Value& value, const Put& put) {
+    Vec<T> burst[BURST];
+#pragma GCC unroll 4
+    for (int k = 0; k < BURST; ++k) burst[k] = held(value(read(k), at + k * WIDTH<T>, All{}));
+#pragma GCC unroll 4
+    for (int k = 0; k < BURST; k += 2) put(at + k * WIDTH<T>, burst[k], burst[k + 1]);
+}
+
 template <class T, class Source, class Value, class Put>
 ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, const Value& value, const Put& put) {
     constexpr index STEP = BURST * WIDTH<T>;
     if (i + STEP > end) return i;
     decltype(source(i, All{})) now[BURST], next[BURST];
-    const auto write = [&](index at) ONEPASS_FLAT {
-        Vec<T> burst[BURST];
-#pragma GCC unroll 4
-        for (int k = 0; k < BURST; ++k) burst[k] = held(value(now[k], at + k * WIDTH<T>, All{}));
-#pragma GCC unroll 4
-        for (int k = 0; k < BURST; k += 2) put(at + k * WIDTH<T>, burst[k], burst[k + 1]);
-    };
+    const auto read = [&](int k) ONEPASS_FLAT { return now[k]; };
 #pragma GCC unroll 4
     for (int k = 0; k < BURST; ++k) now[k] = held(source(i + k * WIDTH<T>, All{}));
     for (; i + 2 * STEP <= end; i += STEP) {
 #pragma GCC unroll 4
         for (int k = 0; k < BURST; ++k) next[k] = held(source(i + STEP + k * WIDTH<T>, All{}));
-        write(i);
+        write_burst<T>(i, read, value, put);
 #pragma GCC unroll 4
         for (int k = 0; k < BURST; ++k) now[k] = next[k];
     }
-    write(i);
+    write_burst<T>(i, read, value, put);
     return i + STEP;
 }
 
@@ -76,18 +80,12 @@ template <class T, class Source, class Value, class Put, class Meanwhile>
 ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, const Value& value, const Put& put,
                                   Meanwhile& meanwhile) {
     constexpr index STEP = BURST * WIDTH<T>;
-    const auto write = [&](index at) ONEPASS_FLAT {
-        Vec<T> burst[BURST];
-#pragma GCC unroll 4
-        for (int k = 0; k < BURST; ++k) burst[k] = held(value(source(at + k * WIDTH<T>, All{}), at + k * WIDTH<T>, All{}));
-#pragma GCC unroll 4
-        for (int k = 0; k < BURST; k += 2) put(at + k * WIDTH<T>, burst[k], burst[k + 1]);
-    };
     for (; i + Meanwhile::PIECES * STEP <= end; i += Meanwhile::PIECES * STEP) {
 #pragma GCC unroll 8
         for (int k = 0; k < Meanwhile::PIECES; ++k) {
+            const index at = i + k * STEP;
             meanwhile.piece(k);
-            write(i + k * STEP);
+            write_burst<T>(at, [&](int j) ONEPASS_FLAT { return source(at + j * WIDTH<T>, All{}); }, value, put);
         }
     }
     return write_bursts<T>(i, end, source, value, put);
@@ -95,9 +93,9 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
 
 // y[i] = value(source(i, lanes), i, lanes) for i in 0..n, each i once; source has loads alone. `joined`: the row behind
 // this one begins where this one ends, and comes next.
-template <class T, class S, class Source, class Value, class Meanwhile>
+template <class T, class S, class Source, class Value, class Meanwhile = Nothing>
 ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& value, bool streamed, bool joined,
-                              Edge<S>& edge, Meanwhile& meanwhile) {
+                              Edge<S>& edge, Meanwhile&& meanwhile = {}) {
     constexpr index LINE = Edge<S>::LINE;
     const auto at = [&](index i, auto lanes) ONEPASS_FLAT { return value(source(i, lanes), i, lanes); };
     const index before = to_line(y), head = before < n ? before : n, end = n - (n - head) % LINE;
@@ -123,12 +121,6 @@ ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& 
     S* to = joined ? edge.line : y + end;
     each_vector<T>(n - end, [&](index i, auto lanes) ONEPASS_FLAT { store(to + i, at(end + i, lanes), lanes); });
     edge.waiting = joined;
-}
-template <class T, class S, class Source, class Value>
-ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& value, bool streamed, bool joined,
-                              Edge<S>& edge) {
-    Nothing nothing;
-    write_row<T>(y, n, source, value, streamed, joined, edge, nothing);
 }
 
 }   // namespace
