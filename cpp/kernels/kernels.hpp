@@ -43,8 +43,9 @@ struct RowAffine {
     index first;   // of the rows, as the period counts them
 };
 
-// Norm of contiguous rows. centered: about the mean, or (RMS norm) about 0. With a residual, what is normalized is
-// x + residual, rounded to S, and that is written to sum. mean and rstd: one a row, or null.
+// Norm of contiguous rows. centered: about the mean, or (RMS norm) about 0. mean and rstd: one a row, or null. rows_norm
+// takes weights of segment 1, rows_norm_segments (centered) those of longer ones. rows_add_norm normalizes x + residual,
+// rounded to S, and writes that to sum; its weights have segment and period 1.
 template <class S>
 struct RowsNorm {
     const S* x;
@@ -227,6 +228,8 @@ struct Scale {
 template <class S>
 struct Kernels {
     void (*rows_norm)(const RowsNorm<S>&);
+    void (*rows_norm_segments)(const RowsNorm<S>&);
+    void (*rows_add_norm)(const RowsNorm<S>&);
     void (*rows_backward)(const RowsBackward<S>&);
     void (*sum_partials)(const Partials<Arith<S>>&);
     void (*rows_moments)(const RowsMoments<S>&);
@@ -266,6 +269,8 @@ struct Table {
 #define ONEPASS_DECLARE(isa)                \
     namespace isa {                         \
     void add_rows(Table& table);            \
+    void add_rows_add(Table& table);        \
+    void add_rows_apply(Table& table);      \
     void add_rows_backward(Table& table);   \
     void add_columns(Table& table);         \
     void add_groups(Table& table);          \

@@ -37,15 +37,17 @@ void each_run(const Rows<S>& p, index from, index to, index longest, const F& f)
 template <class S>
 void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool stream, bool large) {
     const View& v = p.view;
+    const bool segments = p.affine.segment > 1 && (p.affine.weight || p.affine.bias);
+    const auto norm = p.residual ? k.rows_add_norm : segments ? k.rows_norm_segments : k.rows_norm;
     each_run(p, from, to, to - from, [&](index row, const S* x, S* y, index rows) {
         const index outer = row / v.size[1], inner = row % v.size[1];
         const auto offset = [&](int operand) { return outer * v.stride[operand][0] + inner * v.stride[operand][1]; };
         RowAffine<Arith<S>> affine = p.affine;
         affine.first = row % affine.period;
-        k.rows_norm({x, y, rows, v.size[2], v.stride[0][1], v.stride[1][1], affine, p.how, p.mean ? p.mean + row : nullptr,
-                     p.rstd ? p.rstd + row : nullptr, stream, large && v.stride[0][1] != v.size[2], p.centered,
-                     p.residual ? p.residual + offset(2) : nullptr, p.sum ? p.sum + offset(3) : nullptr, v.stride[2][1],
-                     v.stride[3][1]});
+        norm({x, y, rows, v.size[2], v.stride[0][1], v.stride[1][1], affine, p.how, p.mean ? p.mean + row : nullptr,
+              p.rstd ? p.rstd + row : nullptr, stream, large && v.stride[0][1] != v.size[2], p.centered,
+              p.residual ? p.residual + offset(2) : nullptr, p.sum ? p.sum + offset(3) : nullptr, v.stride[2][1],
+              v.stride[3][1]});
     });
 }
 

@@ -1,0 +1,85 @@
+// A row normalized: its line from its moments, then a second read of the row from the cache, written with the line.
+//
+// What every file of rows shares; each of them says where its rows come from and what follows the standardized value.
+#pragma once
+
+#include "kernels/row_line.hpp"
+#include "kernels/write.hpp"
+
+namespace onepass::ONEPASS_ISA {
+namespace {
+
+// What comes behind the standardized value: weight and bias of an element, or of the row.
+template <class T, bool WEIGHT, bool BIAS>
+struct ByElement {
+    const T *weight, *bias;
+    template <class Lanes>
+    ONEPASS_INLINE Vec<T> operator()(Vec<T> v, index i, Lanes lanes) const {
+        if constexpr (WEIGHT) v = v * load(weight + i, lanes);
+        if constexpr (BIAS) v = v + load(bias + i, lanes);
+        return v;
+    }
+};
+
+template <class T>
+struct ByRow {
+    T weight, bias;
+    template <class Lanes>
+    ONEPASS_INLINE Vec<T> operator()(Vec<T> v, index, Lanes) const {
+        return v * splat(weight) + splat(bias);
+    }
+};
+
+// f(affine_at), where affine_at(i) is what comes behind the standardized value of a row whose weight and bias begin at i.
+template <class S, class F>
+ONEPASS_INLINE void with_affine(const RowsNorm<S>& a, const F& f) {
+    using T = Arith<S>;
+    const T *w = a.affine.weight, *b = a.affine.bias;
+    if (b) return f([=](index at) ONEPASS_FLAT { return ByElement<T, true, true>{w + at, b + at}; });
+    if (w) return f([=](index at) ONEPASS_FLAT { return ByElement<T, true, false>{w + at, nullptr}; });
+    f([](index) ONEPASS_FLAT { return ByElement<T, false, false>{nullptr, nullptr}; });
+}
+
+template <bool LOW, bool RANGED, class S, class Source, class Affine, class Meanwhile = Nothing>
+ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine,
+                              bool streamed, bool joined, Edge<S>& edge, Meanwhile&& meanwhile = {}) {
+    using T = Arith<S>;
+    const Deviation<T, LOW, RANGED> deviation(line);
+    const Vec<T> scale = splat(line.scale);
+    const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return x.at(i, lanes); };
+    const auto value = [&](Vec<T> v, index i, auto lanes) ONEPASS_FLAT { return affine(deviation(v) * scale, i, lanes); };
+    write_row<T>(y, n, source, value, streamed, joined, edge, meanwhile);
+}
+
+template <class S, class Source, class Affine, class Meanwhile = Nothing>
+ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine,
+                              bool streamed, bool joined, Edge<S>& edge, Meanwhile&& meanwhile = {}) {
+    if (line.before != 1 || line.after != 1)   // seldom enough to have nothing done meanwhile
+        apply_row<true, true>(x, y, n, line, affine, streamed, joined, edge);
+    else if (line.low != 0)
+        apply_row<true, false>(x, y, n, line, affine, streamed, joined, edge, meanwhile);
+    else
+        apply_row<false, false>(x, y, n, line, affine, streamed, joined, edge, meanwhile);
+}
+
+template <class S>
+ONEPASS_INLINE void keep_statistics(const RowsNorm<S>& a, index row, const Finished& f) {
+    using T = Arith<S>;
+    if (a.mean) a.mean[row] = T(f.true_mean);
+    if (a.rstd) a.rstd[row] = T(f.rstd);
+}
+
+template <bool CENTERED, class S, class Source>
+__attribute__((noinline)) Line<Arith<S>> row_line(const RowsNorm<S>& a, const Source& x, index row) {
+    Finished f;
+    const Line<Arith<S>> line = line_of<CENTERED, Arith<S>>(x, a.cols, a.finish, f);
+    keep_statistics(a, row, f);
+    return line;
+}
+template <class S, class Source>
+ONEPASS_INLINE Line<Arith<S>> row_line(const RowsNorm<S>& a, const Source& x, index row) {
+    return a.centered ? row_line<true>(a, x, row) : row_line<false>(a, x, row);
+}
+
+}   // namespace
+}   // namespace onepass::ONEPASS_ISA

@@ -1,0 +1,85 @@
+// Rows that are groups of channels, or parts of groups: their moments, and lines applied to them.
+//
+//   y = (x - mean) * rstd * weight + bias,   weight and bias of a channel
+//
+// (Wu & He 2018; Ulyanov, Vedaldi & Lempitsky 2016; Ioffe & Szegedy 2015.) A channel is a whole row, or a segment of one.
+#include "kernels/row_norm.hpp"
+
+namespace onepass::ONEPASS_ISA {
+namespace {
+
+// A weight and a bias for every segment of a row.
+template <class S>
+void rows_norm_segments(const RowsNorm<S>& a) {
+    using T = Arith<S>;
+    const RowAffine<T>& of = a.affine;
+    const index segments = a.cols / of.segment;
+    const bool joined = rows_join<S>(a.stream, a.cols, a.y_stride) && of.segment >= 2 * Edge<S>::LINE;
+    Edge<S> edge;
+    for (index row = 0; row < a.rows; ++row) {
+        const Plain<S> x = {a.x + row * a.x_stride};
+        const Line<T> line = row_line<true>(a, x, row);
+        for (index i = 0; i < segments; ++i) {
+            const index from = i * of.segment, channel = (of.first + row) % of.period * segments + i;
+            const ByRow<T> affine = {of.weight ? of.weight[channel] : T(1), of.bias ? of.bias[channel] : T(0)};
+            const bool more = row + 1 < a.rows || i + 1 < segments;
+            apply_row(Plain<S>{x.x + from}, a.y + row * a.y_stride + from, of.segment, line, affine, a.stream,
+                      joined && more, edge);
+        }
+    }
+    if (a.stream) stream_fence();
+}
+
+template <class S>
+void rows_moments(const RowsMoments<S>& a) {
+    using T = Arith<S>;
+    const bool ranged = a.range.before != 1 || a.range.after != 1;
+    for (index row = 0; row < a.rows; ++row) {
+        const Plain<S> x = {a.x + row * a.stride};
+        const Moments m =
+            ranged ? ranged_moments<true, T>(x, a.cols, a.range) : row_moments<false, true, T>(x, a.cols, a.range);
+        a.mean[row] = m.mean;
+        a.low[row] = m.low;
+        a.m2[row] = m.m2;
+    }
+}
+
+template <class S>
+void rows_apply(const Apply<S>& a) {
+    using T = Arith<S>;
+    const Lines<T>& of = a.line;
+    const bool joined = rows_join<S>(a.stream, a.cols, a.y_stride);
+    Edge<S> edge;
+    for (index row = 0; row < a.rows; ++row) {
+        const T before = of.before ? of.before[row] : T(1), after = of.after ? of.after[row] : T(1);
+        const Line<T> line = {of.mean[row], of.low[row], of.scale[row], before, after};
+        const ByRow<T> affine = {of.weight ? of.weight[row] : T(1), of.bias ? of.bias[row] : -T(0)};
+        apply_row(Plain<S>{a.x + row * a.x_stride}, a.y + row * a.y_stride, a.cols, line, affine, a.stream,
+                  joined && row + 1 < a.rows, edge);
+    }
+    if (a.stream) stream_fence();
+}
+
+template <class S>
+void widen_all(const S* x, Arith<S>* y, index n) {
+    each_vector<Arith<S>>(n, [&](index i, auto lanes) ONEPASS_FLAT { store(y + i, load(x + i, lanes), lanes); });
+}
+
+template <class S>
+void add(Kernels<S>& kernels) {
+    kernels.rows_norm_segments = rows_norm_segments<S>;
+    kernels.rows_moments = rows_moments<S>;
+    kernels.rows_apply = rows_apply<S>;
+    kernels.widen = widen_all<S>;
+}
+
+}   // namespace
+
+void add_rows_apply(Table& table) {
+    add(table.f32);
+    add(table.f64);
+    add(table.f16);
+    add(table.bf16);
+}
+
+}   // namespace onepass::ONEPASS_ISA
