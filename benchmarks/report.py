@@ -154,9 +154,14 @@ NAMED = ("torch", "ONNX Runtime", "oneDNN")  # in the short tables
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """The short tables of a document: a line a case, columns for each instruction set and number of threads."""
-    tables = (cases_lines(document["rows"]), growth_lines(document["growth"]))
-    return "\n\n".join("\n".join(lines) for lines in tables if lines) + "\n"
+    """The short tables of a document: a line a case, columns for each number of threads; a table an instruction set."""
+    parts: list[str] = []
+    for rows, lines_of in ((document["rows"], cases_lines), (document["growth"], growth_lines)):
+        isas = list(dict.fromkeys(row["isa"] for row in rows))
+        for isa in isas:
+            parts += [f"{isa}:"] * (len(isas) > 1)
+            parts.append("\n".join(lines_of([row for row in rows if row["isa"] == isa])))
+    return "\n\n".join(parts) + "\n"
 
 
 def cell(figure: dict[str, Any] | None, unit: str, missed: bool) -> str:
@@ -166,11 +171,11 @@ def cell(figure: dict[str, Any] | None, unit: str, missed: bool) -> str:
 
 
 def cases_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    cases: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
+    cases: dict[str, dict[int, dict[str, Any]]] = {}
     for row in rows:
-        cases.setdefault(row["label"], {})[row["isa"], row["threads"]] = row
+        cases.setdefault(row["label"], {})[row["threads"]] = row
     blocks = list(dict.fromkeys(block for found in cases.values() for block in found))
-    titles = [f"{name}, {threads}" for _, threads in blocks for name in ("of ceiling", *NAMED)]
+    titles = [f"{name}, {threads}" for threads in blocks for name in ("of ceiling", *NAMED)]
     lines = ["| case | asked | " + " | ".join(titles) + " |", "|---|--:|" + "--:|" * len(titles)]
     for label, found in cases.items():
         cells = []
@@ -180,15 +185,15 @@ def cases_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
             cells += [cell(row["ratios"].get(name), "x", name in row["missed"]) for name in NAMED]
         asked = next(iter(found.values()))["case"]["floor"]
         lines.append(f"| {label} | {asked:g} | " + " | ".join(cells) + " |")
-    return lines if rows else []
+    return lines
 
 
 def growth_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    series: dict[tuple[str, str, float], dict[tuple[str, int], dict[str, Any]]] = {}
+    series: dict[tuple[str, str, float], dict[int, dict[str, Any]]] = {}
     for row in rows:
-        series.setdefault((row["series"], row["name"], row["limit"]), {})[row["isa"], row["threads"]] = row
+        series.setdefault((row["series"], row["name"], row["limit"]), {})[row["threads"]] = row
     blocks = list(dict.fromkeys(block for found in series.values() for block in found))
-    titles = [f"threads {threads}" for _, threads in blocks]
+    titles = [f"threads {threads}" for threads in blocks]
     lines = [
         "| series | case | over | at most | " + " | ".join(titles) + " |",
         "|---|---|---|--:|" + "--:|" * len(titles),
@@ -200,7 +205,7 @@ def growth_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
             for block in blocks
         ]
         lines.append(f"| {title} | {name} | {against} | {limit:.2f} | " + " | ".join(cells) + " |")
-    return lines if rows else []
+    return lines
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
