@@ -1,8 +1,11 @@
-// Rows that are read side by side, sent for one behind the other.
+// What is sent for before it is read, where it comes from memory.
 //
-// A sweep over columns reads some rows at a time, a vector of each. The processor's own prefetcher follows so many streams
-// badly, and loses each of them where its page ends. So the rows of the next chunk are sent for while this one is read, and
-// in the order in which they lie in memory, which memory likes best.
+// Rows that are read side by side: a sweep over columns reads some rows at a time, a vector of each. The processor's own
+// prefetcher follows so many streams badly, and loses each of them where its page ends. So the rows of the next chunk are
+// sent for while this one is read, and in the order in which they lie in memory, which memory likes best.
+//
+// Rows that are read some times each: memory would work the first time alone. So each time sends for its share of a later
+// row, and memory works all the time.
 #pragma once
 
 #include "simd/half.hpp"
@@ -29,6 +32,36 @@ class Ahead {
   private:
     const S* row_;
     index stride_, cols_, at_ = 0;
+};
+
+// Where that is so far behind that it can lie in any row.
+template <class S>
+constexpr index BEHIND = 16384 / index(sizeof(S));
+
+// What one of TIMES readings of rows sends for: its share of a later row in each of ARRAYS arrays (two at most, and none
+// where rows come from a cache), evenly over the elements that it reads.
+template <class S, int TIMES, int ARRAYS>
+struct Shares {
+    const S* later[2];
+    index first;   // of the elements of the share
+
+    ONEPASS_INLINE void at(index i) const {
+#pragma GCC unroll 2
+        for (int k = 0; k < ARRAYS; ++k) __builtin_prefetch(later[k] + first + index(std::size_t(i) / TIMES), 0, 2);
+    }
+};
+
+// A source of a row's elements whose readings send for shares of what comes later.
+template <class Source, class Shares>
+struct Sending {
+    Source source;
+    Shares shares;
+    template <class Lanes>
+    ONEPASS_INLINE auto at(index i, Lanes lanes) const {
+        shares.at(i);
+        return source.at(i, lanes);
+    }
+    ONEPASS_INLINE auto one(index i) const { return source.one(i); }
 };
 
 }   // namespace

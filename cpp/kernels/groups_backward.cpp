@@ -241,7 +241,10 @@ void write_gradient(Gradient<S> a) {
             if constexpr (RANGED) g = (g * before.at(j, lanes)) * after.at(j, lanes);
             return g;
         };
-        write_row<T>(a.dx + row * a.stride, a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge);
+        // (Rows that wait for no parameters are read fast enough.)
+        const Shares<S, 1, BY_ROW ? 0 : PLAIN ? 1 : 2> later = {{dy + BEHIND<S>, x + BEHIND<S>}, 0};
+        write_row<T>(a.dx + row * a.stride, a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge, Nothing{},
+                     later);
     }
     if (a.stream) stream_fence();
 }

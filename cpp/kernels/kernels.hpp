@@ -55,7 +55,8 @@ struct RowsNorm {
     Finish finish;
     Arith<S>*mean, *rstd;
     bool stream;   // results with non-temporal stores
-    bool far;      // rows of x lie apart, and come from farther than the nearer caches
+    index ahead;   // where streamed: rows from the one that is read to the one that is sent for
+    bool apart;    // rows of x lie apart, and come from farther than the nearer caches
     bool centered;
     const S* residual;
     S* sum;
@@ -73,6 +74,8 @@ struct RowsBackward {
     Finish finish;
     Arith<S>*dweight, *dbias;
     bool stream;   // dx with non-temporal stores
+    bool far;      // x and dy come from memory, and dx is streamed
+    index ahead;   // rows from the one that is read to the one that is sent for
     bool centered;
 };
 

@@ -9,7 +9,7 @@
 namespace onepass::ONEPASS_ISA {
 namespace {
 
-// What comes behind the standardized value: weight and bias of an element, or of the row.
+// What comes behind the standardized value: weight and bias of an element.
 template <class T, bool WEIGHT, bool BIAS>
 struct ByElement {
     const T *weight, *bias;
@@ -18,15 +18,6 @@ struct ByElement {
         if constexpr (WEIGHT) v = v * load(weight + i, lanes);
         if constexpr (BIAS) v = v + load(bias + i, lanes);
         return v;
-    }
-};
-
-template <class T>
-struct ByRow {
-    T weight, bias;
-    template <class Lanes>
-    ONEPASS_INLINE Vec<T> operator()(Vec<T> v, index, Lanes) const {
-        return v * splat(weight) + splat(bias);
     }
 };
 

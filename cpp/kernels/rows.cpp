@@ -5,6 +5,7 @@
 // (Ba, Kiros & Hinton 2016; without the mean, M2 the sum of squares about 0, it is Zhang & Sennrich's RMS norm, 2019.)
 //
 // Statistics from row_moments.hpp, then a second read of the row from the cache.
+#include "kernels/ahead.hpp"
 #include "kernels/row_norm.hpp"
 
 namespace onepass::ONEPASS_ISA {
@@ -12,29 +13,48 @@ namespace {
 
 // Where x, y, weight and bias of one row fill the first-level cache, every row would fetch weight and bias again. So a few
 // rows are applied together, a stretch of columns at a time. (Not pack by pack, with weight and bias in registers: wherever
-// rows are whole pages long that was a third slower, however loads and stores were ordered.)
-constexpr int BAND = 8;          // rows
-constexpr index STRETCH = 512;   // columns
-constexpr index FILLS = 8192;    // bytes of a row of weights
+// rows are whole pages long that was a third slower, however loads and stores were ordered.) From memory by short turns.
+template <bool FAR>
+constexpr int BAND = FAR ? 2 : 8;   // rows
+template <bool FAR>
+constexpr index STRETCH = FAR ? 256 : 512;   // columns
+constexpr index FILLS = 8192;                // bytes of a row of weights
 
 template <class S>
 ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {
     return a.affine.weight && a.affine.period == 1 && a.cols * index(sizeof(Arith<S>)) >= FILLS;
 }
 
-template <class S, class AffineAt>
+// Where rows come from, to be read twice each: from a cache; or, where results are streamed, from FAR away.
+template <class S, bool FAR>
+struct Reader {
+    using Source = Sending<Plain<S>, Shares<S, 2, FAR>>;
+    const RowsNorm<S>& a;
+    index ahead = a.x_stride * (a.ahead > BAND<FAR> ? a.ahead : BAND<FAR>);
+    ONEPASS_INLINE Source first(index row) const { return source(row, 0, 0); }
+    ONEPASS_INLINE Source second(index row, index from = 0) const { return source(row, from, a.cols / 2 + from / 2); }
+
+  private:
+    ONEPASS_INLINE Source source(index row, index from, index share) const {
+        const S* x = a.x + row * a.x_stride;
+        return {{x + from}, {{x + ahead}, share}};
+    }
+};
+
+template <bool FAR, class S, class AffineAt>
 __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index rows, AffineAt affine_at) {
-    Line<Arith<S>> line[BAND];
-    for (index i = 0; i < rows; ++i) line[i] = row_line(a, Plain<S>{a.x + (row + i) * a.x_stride}, row + i);
+    const Reader<S, FAR> x = {a};
+    Line<Arith<S>> line[BAND<FAR>];
+    for (index i = 0; i < rows; ++i) line[i] = row_line(a, x.first(row + i), row + i);
     Edge<S> edge;
     for (index from = 0; from < a.cols;) {
         // Stretches end where the first row's cache lines do.
         const S* y = a.y + row * a.y_stride;
-        const index past = index(reinterpret_cast<std::uintptr_t>(y + from + STRETCH) % PACK) / index(sizeof(S));
-        const index to = from + STRETCH - past < a.cols ? from + STRETCH - past : a.cols;
+        const index past = index(reinterpret_cast<std::uintptr_t>(y + from + STRETCH<FAR>) % PACK) / index(sizeof(S));
+        const index to = from + STRETCH<FAR> - past < a.cols ? from + STRETCH<FAR> - past : a.cols;
         for (index i = 0; i < rows; ++i)
-            apply_row(Plain<S>{a.x + (row + i) * a.x_stride + from}, a.y + (row + i) * a.y_stride + from, to - from,
-                      line[i], affine_at(from), a.stream, false, edge);
+            apply_row(x.second(row + i, from), a.y + (row + i) * a.y_stride + from, to - from, line[i], affine_at(from),
+                      FAR, false, edge);
         from = to;
     }
 }
@@ -43,13 +63,13 @@ __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index 
 // would only wait for stores. It takes 32 registers, and rows of one block.
 template <class S>
 ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
-    return !a.stream && a.cols <= BLOCK_SIZE<Arith<S>>;
+    return a.cols <= BLOCK_SIZE<Arith<S>>;
 }
 
 // The processor's own prefetcher goes on into what lies between rows, and into the next one only when it is read.
 template <class S>
 ONEPASS_INLINE void send_for(const RowsNorm<S>& a, index row) {
-    if (!a.far || row >= a.rows) return;
+    if (!a.apart || row >= a.rows) return;
     const S* x = a.x + row * a.x_stride;
     for (index i = 0; i < a.cols; i += PACK / index(sizeof(S))) __builtin_prefetch(x + i, 0, 2);
 }
@@ -76,35 +96,38 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
     return line;
 }
 
-template <class S, class AffineAt>
+template <bool FAR, class S, class AffineAt>
 ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
     const auto affine_of = [affine_at, of = a.affine, cols = a.cols](index row) ONEPASS_FLAT {
         return affine_at((of.period == 1 ? 0 : (of.first + row) % of.period) * cols);
     };
-    const bool joined = rows_join<S>(a.stream, a.cols, a.y_stride);
+    const Reader<S, FAR> x = {a};
+    const bool joined = rows_join<S>(FAR, a.cols, a.y_stride);
     Edge<S> edge;
     index row = 0, known = -1;   // the row whose line is known
     Line<Arith<S>> line = {};
     if (bands(a)) {
-        for (; row < a.rows; row += BAND) norm_band(a, row, a.rows - row < BAND ? a.rows - row : BAND, affine_at);
-    } else if constexpr (NATIVE == 64) {
+        for (; row < a.rows; row += BAND<FAR>)
+            norm_band<FAR>(a, row, a.rows - row < BAND<FAR> ? a.rows - row : BAND<FAR>, affine_at);
+    } else if constexpr (NATIVE == 64 && !FAR) {
         if (interleaved(a)) {
             line = a.centered ? norm_interleaved<true>(a, affine_of) : norm_interleaved<false>(a, affine_of);
             row = known = a.rows - 1;
         }
     }
     for (; row < a.rows; ++row) {
-        const Plain<S> x = {a.x + row * a.x_stride};
-        if (row != known) line = row_line(a, x, row);
-        send_for(a, row + 1);
-        apply_row(x, a.y + row * a.y_stride, a.cols, line, affine_of(row), a.stream, joined && row + 1 < a.rows, edge);
+        if (row != known) line = row_line(a, x.first(row), row);
+        if constexpr (!FAR) send_for(a, row + 1);
+        apply_row(x.second(row), a.y + row * a.y_stride, a.cols, line, affine_of(row), FAR, joined && row + 1 < a.rows,
+                  edge);
     }
-    if (a.stream) stream_fence();
+    if (FAR) stream_fence();
 }
 
 template <class S>
 void rows_norm(const RowsNorm<S>& a) {
-    with_affine(a, [&](const auto& affine_at) ONEPASS_FLAT { norm(a, affine_at); });
+    with_affine(
+        a, [&](const auto& affine_at) ONEPASS_FLAT { a.stream ? norm<true>(a, affine_at) : norm<false>(a, affine_at); });
 }
 
 template <class S>

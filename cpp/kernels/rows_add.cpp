@@ -4,24 +4,11 @@
 //
 // The moments are those of the rounded sums, so y is, bit for bit, what the norm of `sum` would be. (The addition in front
 // of a norm, of every transformer: Vaswani et al. 2017.)
+#include "kernels/ahead.hpp"
 #include "kernels/row_norm.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {
-
-// A sum that is streamed is added again for y, which is quicker than to read it. Memory would rest meanwhile: so while a
-// row is written, the next one is sent for.
-template <class S>
-struct Sent {
-    Added<S> sum;
-    index ahead;
-    template <class Lanes>
-    ONEPASS_INLINE Vec<Arith<S>> at(index i, Lanes lanes) const {
-        __builtin_prefetch(sum.x + i + ahead, 0, 2);
-        __builtin_prefetch(sum.residual + i + ahead, 0, 2);
-        return sum.at(i, lanes);
-    }
-};
 
 template <class S, class Source>
 ONEPASS_INLINE void write_sum(const Source& x, S* sum, index n, bool streamed, bool joined, Edge<S>& edge) {
@@ -30,30 +17,33 @@ ONEPASS_INLINE void write_sum(const Source& x, S* sum, index n, bool streamed, b
     write_row<Arith<S>>(sum, n, source, value, streamed, joined, edge);
 }
 
-// The sum first: it may be written over x or residual.
-template <class S, class Affine>
-ONEPASS_INLINE void norm_sum(const RowsNorm<S>& a, index row, const Affine& affine, Edge<S>& edge, Edge<S>& sum_edge) {
-    const Added<S> x = {a.x + row * a.x_stride, a.residual + row * a.residual_stride};
-    S* y = a.y + row * a.y_stride;
-    S* sum = a.sum + row * a.sum_stride;
-    const Line<Arith<S>> line = row_line(a, x, row);
-    if (a.stream) {
-        const Sent<S> sent = {x, a.x_stride == a.cols && a.residual_stride == a.cols ? a.cols : 0};
+// The sum first: it may be written over x or residual. One that is streamed is added again for y, which is quicker than to
+// read it.
+template <bool STREAM, class S, class AffineAt>
+ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
+    const bool joined = rows_join<S>(STREAM, a.cols, a.y_stride), sums_joined = rows_join<S>(STREAM, a.cols, a.sum_stride);
+    Edge<S> edge, sum_edge;
+    for (index row = 0; row < a.rows; ++row) {
         const bool more = row + 1 < a.rows;
-        write_sum(sent, sum, a.cols, true, more && rows_join<S>(true, a.cols, a.sum_stride), sum_edge);
-        apply_row(sent, y, a.cols, line, affine, true, more && rows_join<S>(true, a.cols, a.y_stride), edge);
-    } else {
-        write_sum(x, sum, a.cols, false, false, sum_edge);
-        apply_row(Plain<S>{sum}, y, a.cols, line, affine, false, false, edge);
+        const Added<S> x = {a.x + row * a.x_stride, a.residual + row * a.residual_stride};
+        const auto reading = [&](int time) ONEPASS_FLAT {
+            return Sending<Added<S>, Shares<S, 3, STREAM ? 2 : 0>>{
+                x, {{x.x + a.ahead * a.x_stride, x.residual + a.ahead * a.residual_stride}, a.cols * time / 3}};
+        };
+        S *y = a.y + row * a.y_stride, *sum = a.sum + row * a.sum_stride;
+        const Line<Arith<S>> line = row_line(a, reading(0), row);
+        write_sum(reading(1), sum, a.cols, STREAM, sums_joined && more, sum_edge);
+        if constexpr (STREAM)
+            apply_row(reading(2), y, a.cols, line, affine_at(0), true, joined && more, edge);
+        else
+            apply_row(Plain<S>{sum}, y, a.cols, line, affine_at(0), false, false, edge);
     }
 }
 
 template <class S>
 void rows_add_norm(const RowsNorm<S>& a) {
-    with_affine(a, [&](const auto& affine_at) ONEPASS_FLAT {
-        Edge<S> edge, sum_edge;
-        for (index row = 0; row < a.rows; ++row) norm_sum(a, row, affine_at(0), edge, sum_edge);
-    });
+    with_affine(a, [&](const auto& affine_at)
+                       ONEPASS_FLAT { a.stream ? norm_sums<true>(a, affine_at) : norm_sums<false>(a, affine_at); });
     if (a.stream) stream_fence();
 }
 

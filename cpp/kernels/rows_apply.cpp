@@ -3,31 +3,49 @@
 //   y = (x - mean) * rstd * weight + bias,   weight and bias of a channel
 //
 // (Wu & He 2018; Ulyanov, Vedaldi & Lempitsky 2016; Ioffe & Szegedy 2015.) A channel is a whole row, or a segment of one.
+#include "kernels/ahead.hpp"
 #include "kernels/row_norm.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {
 
-// A weight and a bias for every segment of a row.
-template <class S>
-void rows_norm_segments(const RowsNorm<S>& a) {
+// What comes behind the standardized value: weight and bias of a channel.
+template <class T>
+struct ByRow {
+    T weight, bias;
+    template <class Lanes>
+    ONEPASS_INLINE Vec<T> operator()(Vec<T> v, index, Lanes) const {
+        return v * splat(weight) + splat(bias);
+    }
+};
+
+// A weight and a bias for every segment of a row. It is read twice: from a cache; or, where results are streamed, from FAR
+// away.
+template <bool FAR, class S>
+ONEPASS_INLINE void norm_segments(const RowsNorm<S>& a) {
     using T = Arith<S>;
+    using Source = Sending<Plain<S>, Shares<S, 2, FAR>>;
     const RowAffine<T>& of = a.affine;
     const index segments = a.cols / of.segment;
-    const bool joined = rows_join<S>(a.stream, a.cols, a.y_stride) && of.segment >= 2 * Edge<S>::LINE;
+    const bool joined = rows_join<S>(FAR, a.cols, a.y_stride) && of.segment >= 2 * Edge<S>::LINE;
     Edge<S> edge;
     for (index row = 0; row < a.rows; ++row) {
-        const Plain<S> x = {a.x + row * a.x_stride};
-        const Line<T> line = row_line<true>(a, x, row);
+        const S *x = a.x + row * a.x_stride, *later = x + a.ahead * a.x_stride;
+        const Line<T> line = row_line<true>(a, Source{{x}, {{later}, 0}}, row);
         for (index i = 0; i < segments; ++i) {
             const index from = i * of.segment, channel = (of.first + row) % of.period * segments + i;
             const ByRow<T> affine = {of.weight ? of.weight[channel] : T(1), of.bias ? of.bias[channel] : T(0)};
             const bool more = row + 1 < a.rows || i + 1 < segments;
-            apply_row(Plain<S>{x.x + from}, a.y + row * a.y_stride + from, of.segment, line, affine, a.stream,
-                      joined && more, edge);
+            apply_row(Source{{x + from}, {{later}, (a.cols + from) / 2}}, a.y + row * a.y_stride + from, of.segment, line,
+                      affine, FAR, joined && more, edge);
         }
     }
-    if (a.stream) stream_fence();
+    if (FAR) stream_fence();
+}
+
+template <class S>
+void rows_norm_segments(const RowsNorm<S>& a) {
+    a.stream ? norm_segments<true>(a) : norm_segments<false>(a);
 }
 
 template <class S>

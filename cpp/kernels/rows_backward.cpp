@@ -15,6 +15,7 @@
 //
 // dx is finite wherever it can be, as far as |dy * weight| stays below a quarter of the largest number; dweight and dbias
 // as far as the sums over the rows of one call do.
+#include "kernels/ahead.hpp"
 #include "kernels/row_line.hpp"
 #include "kernels/write.hpp"
 
@@ -28,6 +29,15 @@ struct Gradient {
     T down, up, c1, c2;
 };
 
+// What the reading number TIME of a row sends for: 0 for its moments, 1 for c1 and c2, 2 for dx. From memory a third each,
+// from a cache the last one all.
+template <bool FAR, int TIME, class S>
+ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
+    const index later = row + a.ahead;
+    return Shares<S, FAR ? 3 : 1, FAR || TIME == 2 ? 2 : 0>{{a.x + later * a.x_stride, a.dy + later * a.dy_stride},
+                                                            FAR ? a.cols * TIME / 3 : 0};
+}
+
 template <bool CENTERED, bool LOW, bool RANGED, class T>
 struct Normalized {
     Deviation<T, LOW, RANGED> deviation;
@@ -40,18 +50,20 @@ struct Normalized {
 };
 
 // c1 and c2, summed in blocks of the row, as its moments are.
-template <bool CENTERED, bool LOW, bool RANGED, class S>
+template <bool FAR, bool CENTERED, bool LOW, bool RANGED, class S>
 ONEPASS_INLINE void sum_row(const RowsBackward<S>& a, index row, Gradient<Arith<S>>& of) {
     using T = Arith<S>;
     constexpr index SIZE = index(BLOCK) * CHUNK * LANES<T>;
     const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
     const Normalized<CENTERED, LOW, RANGED, T> normalized(of.line);
     const Vec<T> down = splat(of.down);
+    const auto later = sent_for<FAR, 1>(a, row);
     double g_total = 0, gx_total = 0;
     for (index start = 0; start < a.cols; start += SIZE) {
         const index end = a.cols - start < SIZE ? a.cols : start + SIZE;
         Vec<T> g_sum[PARTS] = {}, gx_sum[PARTS] = {};
         const auto add = [&](index i, int part, auto lanes) ONEPASS_FLAT {
+            later.at(i);
             const Vec<T> xhat = normalized(load(x + i, lanes));
             Vec<T> g = load(dy + i, lanes);
             if constexpr (RANGED) g = g * down;
@@ -72,16 +84,7 @@ ONEPASS_INLINE void sum_row(const RowsBackward<S>& a, index row, Gradient<Arith<
     of.c2 = T(gx_total / double(a.cols));
 }
 
-// Memory rests while a row is written, so rows that far behind it are sent for: the processor itself does not look that
-// far.
-constexpr index AHEAD = 8192;   // bytes
-template <class S>
-ONEPASS_INLINE const S* ahead(const S* row, index stride) {
-    const index bytes = (stride < 0 ? -stride : stride) * index(sizeof(S));
-    return bytes == 0 ? row : row + (AHEAD + bytes - 1) / bytes * stride;
-}
-
-template <bool CENTERED, bool LOW, bool RANGED, class S>
+template <bool FAR, bool CENTERED, bool LOW, bool RANGED, class S>
 ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient<Arith<S>>& of, Edge<S>& edge) {
     using T = Arith<S>;
     const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
@@ -91,10 +94,9 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
     const Vec<T> c1 = splat(of.c1), c2 = splat(of.c2), scale = splat(of.line.scale);
     // 1 / deviation in true units may be beyond T, where its product with g is not. The greater power comes last.
     const Vec<T> down = splat(of.down), back = splat(of.line.before * of.up), after = splat(of.line.after);
-    const S *next_x = ahead(x, a.x_stride), *next_dy = ahead(dy, a.dy_stride);
+    const auto later = sent_for<FAR, 2>(a, row);
     const auto source = [=](index i, auto lanes) ONEPASS_FLAT {
-        __builtin_prefetch(next_x + i, 0, 2);
-        __builtin_prefetch(next_dy + i, 0, 2);
+        later.at(i);
         return Both<T>{load(x + i, lanes), load(dy + i, lanes)};
     };
     const auto value = [=](Both<T> of, index i, auto lanes) ONEPASS_FLAT {
@@ -106,8 +108,8 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
         const Vec<T> dx = (g - xhat * c2) * scale;
         return RANGED ? dx * back * after : dx;
     };
-    const bool joined = row + 1 < a.rows && rows_join<S>(a.stream, a.cols, a.dx_stride);
-    write_row<T>(a.dx + row * a.dx_stride, a.cols, source, value, a.stream, joined, edge);
+    const bool stream = FAR || a.stream, joined = row + 1 < a.rows && rows_join<S>(stream, a.cols, a.dx_stride);
+    write_row<T>(a.dx + row * a.dx_stride, a.cols, source, value, stream, joined, edge);
 }
 
 template <class T>
@@ -120,46 +122,51 @@ template <bool CENTERED, class S>
 __attribute__((noinline)) void ranged_row(const RowsBackward<S>& a, index row, const Line<Arith<S>>& line, Edge<S>& edge) {
     using T = Arith<S>;
     Gradient<T> of = {line, T(1), T(1), T(0), T(0)};
-    sum_row<CENTERED, true, true>(a, row, of);
+    sum_row<false, CENTERED, true, true>(a, row, of);
     if (!finite(of)) {
         of.down = T(Limits<T>::shrink);
         of.up = T(1 / Limits<T>::shrink);
-        sum_row<CENTERED, true, true>(a, row, of);
+        sum_row<false, CENTERED, true, true>(a, row, of);
     }
-    write_dx<CENTERED, true, true>(a, row, of, edge);
+    write_dx<false, CENTERED, true, true>(a, row, of, edge);
 }
 
-template <bool CENTERED, bool LOW, class S>
+template <bool FAR, bool CENTERED, bool LOW, class S>
 ONEPASS_INLINE void plain_row(const RowsBackward<S>& a, index row, const Line<Arith<S>>& line, Edge<S>& edge) {
     using T = Arith<S>;
     Gradient<T> of = {line, T(1), T(1), T(0), T(0)};
-    sum_row<CENTERED, LOW, false>(a, row, of);
+    sum_row<FAR, CENTERED, LOW, false>(a, row, of);
     if (__builtin_expect(finite(of), 1))
-        write_dx<CENTERED, LOW, false>(a, row, of, edge);
+        write_dx<FAR, CENTERED, LOW, false>(a, row, of, edge);
     else
         ranged_row<CENTERED>(a, row, line, edge);
 }
 
-template <bool CENTERED, class S>
+template <bool FAR, bool CENTERED, class S>
 void all_rows(const RowsBackward<S>& a) {
     using T = Arith<S>;
     Edge<S> edge;
     for (index row = 0; row < a.rows; ++row) {
         Finished f;
-        const Line<T> line = line_of<CENTERED, T>(Plain<S>{a.x + row * a.x_stride}, a.cols, a.finish, f);
+        const auto later = sent_for<FAR, 0>(a, row);
+        const Sending<Plain<S>, decltype(later)> x = {{a.x + row * a.x_stride}, later};
+        const Line<T> line = line_of<CENTERED, T>(x, a.cols, a.finish, f);
         if (__builtin_expect(line.before != 1 || line.after != 1, 0))
             ranged_row<CENTERED>(a, row, line, edge);
         else if (CENTERED && line.low != 0)
-            plain_row<CENTERED, true>(a, row, line, edge);
+            plain_row<FAR, CENTERED, true>(a, row, line, edge);
         else
-            plain_row<CENTERED, false>(a, row, line, edge);
+            plain_row<FAR, CENTERED, false>(a, row, line, edge);
     }
     if (a.stream) stream_fence();
 }
 
 template <class S>
 void rows_backward(const RowsBackward<S>& a) {
-    a.centered ? all_rows<true>(a) : all_rows<false>(a);
+    if (a.far)
+        a.centered ? all_rows<true, true>(a) : all_rows<true, false>(a);
+    else
+        a.centered ? all_rows<false, true>(a) : all_rows<false, false>(a);
 }
 
 template <class T>

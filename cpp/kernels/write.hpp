@@ -71,7 +71,9 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
 
 // Where there is something else to do meanwhile, a piece of it comes before each burst: so there is always work that waits
 // for nothing, and the loads of one kind are far from the stores of the other.
-struct Nothing {};
+struct Nothing {
+    ONEPASS_INLINE void at(index) const {}
+};
 template <class T, class Source, class Value, class Put>
 ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, const Value& value, const Put& put, Nothing&) {
     return write_bursts<T>(i, end, source, value, put);
@@ -92,10 +94,10 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
 }
 
 // y[i] = value(source(i, lanes), i, lanes) for i in 0..n, each i once; source has loads alone. `joined`: the row behind
-// this one begins where this one ends, and comes next.
-template <class T, class S, class Source, class Value, class Meanwhile = Nothing>
+// this one begins where this one ends, and comes next. `later.at(i)` is sent for beside i where y is streamed.
+template <class T, class S, class Source, class Value, class Meanwhile = Nothing, class Later = Nothing>
 ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& value, bool streamed, bool joined,
-                              Edge<S>& edge, Meanwhile&& meanwhile = {}) {
+                              Edge<S>& edge, Meanwhile&& meanwhile = {}, const Later& later = {}) {
     constexpr index LINE = Edge<S>::LINE;
     const auto at = [&](index i, auto lanes) ONEPASS_FLAT { return value(source(i, lanes), i, lanes); };
     const index before = to_line(y), head = before < n ? before : n, end = n - (n - head) % LINE;
@@ -110,7 +112,11 @@ ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& 
     }
     if (streamed) {
         const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { stream(y + i, a, b); };
-        index i = write_bursts<T>(head, end, source, value, put);
+        const auto sending = [&](index i, auto lanes) ONEPASS_FLAT {
+            later.at(i);
+            return source(i, lanes);
+        };
+        index i = write_bursts<T>(head, end, sending, value, put);
         for (; i < end; i += WIDTH<T>) stream(y + i, at(i, All{}));
     } else {
         const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { store(y + i, a, b); };

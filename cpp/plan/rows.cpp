@@ -17,6 +17,11 @@ bool streams(const void* x, const void* y, index bytes) {
     return x != y && static_cast<std::size_t>(bytes) > last_level_cache() / 2;
 }
 
+index rows_ahead(index cols, index size, bool far) {
+    const index bytes = far ? 16384 : 8192;   // the processor itself looks less far, and stops where pages end
+    return (bytes - 1) / (cols * size) + 1;
+}
+
 namespace {
 
 constexpr index STRIP = 64;   // rows whose moments are kept before they are put in their place
@@ -45,9 +50,9 @@ void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool
         RowAffine<Arith<S>> affine = p.affine;
         affine.first = row % affine.period;
         norm({x, y, rows, v.size[2], v.stride[0][1], v.stride[1][1], affine, p.how, p.mean ? p.mean + row : nullptr,
-              p.rstd ? p.rstd + row : nullptr, stream, large && v.stride[0][1] != v.size[2], p.centered,
-              p.residual ? p.residual + offset(2) : nullptr, p.sum ? p.sum + offset(3) : nullptr, v.stride[2][1],
-              v.stride[3][1]});
+              p.rstd ? p.rstd + row : nullptr, stream, rows_ahead(v.size[2], sizeof(S), true),
+              large && v.stride[0][1] != v.size[2], p.centered, p.residual ? p.residual + offset(2) : nullptr,
+              p.sum ? p.sum + offset(3) : nullptr, v.stride[2][1], v.stride[3][1]});
     });
 }
 

@@ -5,6 +5,7 @@
 
 #include "dispatch/dispatch.hpp"
 #include "plan/beside.hpp"
+#include "plan/machine.hpp"
 #include "plan/rows.hpp"
 #include "plan/threads.hpp"
 
@@ -30,7 +31,8 @@ struct Sums {
 };
 
 template <class S>
-void add_block(const RowGradients<S>& p, const Sums<Arith<S>>& sums, index block, index from, index to, bool stream) {
+void add_block(const RowGradients<S>& p, const Sums<Arith<S>>& sums, index block, index from, index to, bool stream,
+               bool far) {
     const View& v = p.view;
     std::fill_n(sums.dweight(block), sums.both() * sums.stride, Arith<S>(0));
     for (index row = from; row < to;) {   // in runs of evenly spaced rows
@@ -38,7 +40,7 @@ void add_block(const RowGradients<S>& p, const Sums<Arith<S>>& sums, index block
         const auto offset = [&](int operand) { return outer * v.stride[operand][0] + inner * v.stride[operand][1]; };
         kernels<S>().rows_backward({p.x + offset(0), p.dy + offset(2), p.dx + offset(1), run, v.size[2], v.stride[0][1],
                                     v.stride[2][1], v.stride[1][1], p.weight, p.how, sums.dweight(block), sums.dbias(block),
-                                    stream, p.centered});
+                                    stream, far, rows_ahead(v.size[2], sizeof(S), far), p.centered});
         row += run;
     }
 }
@@ -67,10 +69,10 @@ void solve(const RowGradients<S>& given) {
 
     const Kernels<S>& k = kernels<S>();
     const index bytes = 3 * p.view.elements() * index(sizeof(S)), tiles = (cols + TILE - 1) / TILE;
-    const bool stream = streams(p.x, p.dx, bytes);
+    const bool stream = streams(p.x, p.dx, bytes), far = stream && bytes > index(last_level_cache());
     run_team(static_cast<int>(std::min<index>(threads_for(bytes), blocks)), [&](const Team& team) {
         team.each(blocks, [&](index block) {
-            add_block(p, sums, block, block * size, std::min(rows, (block + 1) * size), stream);
+            add_block(p, sums, block, block * size, std::min(rows, (block + 1) * size), stream, far);
         });
         team.barrier();
         team.each(tiles, [&](index tile) {
