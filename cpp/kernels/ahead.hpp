@@ -34,12 +34,16 @@ class Ahead {
     index stride_, cols_, at_ = 0;
 };
 
-// Where that is so far behind that it can lie in any row.
+// What lies that far behind is sent for, in whatever row it may be.
 template <class S>
 constexpr index BEHIND = 16384 / index(sizeof(S));
 
+// With the narrowest vectors arithmetic takes longer than memory, and sending only adds to it.
+constexpr bool WIDE = NATIVE > 16;
+
 // What one of TIMES readings of rows sends for: its share of a later row in each of ARRAYS arrays (two at most, and none
-// where rows come from a cache), evenly over the elements that it reads.
+// where rows come from a cache), evenly over the elements that it reads. (Vector by vector, though lines are sent for
+// more than once so: all lines of a chunk or a burst together were slower.)
 template <class S, int TIMES, int ARRAYS>
 struct Shares {
     const S* later[2];

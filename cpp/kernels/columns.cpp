@@ -149,7 +149,7 @@ void apply(Apply<S> a) {
             return v;
         };
         write_row<T>(a.y + row * a.y_stride, a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge, Nothing{},
-                     Shares<S, 1, 1>{{x + BEHIND<S>}, 0});
+                     Shares<S, 1, WIDE>{{x + BEHIND<S>}, 0});
     }
     if (a.stream) stream_fence();
 }

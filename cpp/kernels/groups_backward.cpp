@@ -242,7 +242,7 @@ void write_gradient(Gradient<S> a) {
             return g;
         };
         // (Rows that wait for no parameters are read fast enough.)
-        const Shares<S, 1, BY_ROW ? 0 : PLAIN ? 1 : 2> later = {{dy + BEHIND<S>, x + BEHIND<S>}, 0};
+        const Shares<S, 1, BY_ROW || !WIDE ? 0 : PLAIN ? 1 : 2> later = {{dy + BEHIND<S>, x + BEHIND<S>}, 0};
         write_row<T>(a.dx + row * a.stride, a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge, Nothing{},
                      later);
     }

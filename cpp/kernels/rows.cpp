@@ -28,7 +28,7 @@ ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {
 // Where rows come from, to be read twice each: from a cache; or, where results are streamed, from FAR away.
 template <class S, bool FAR>
 struct Reader {
-    using Source = Sending<Plain<S>, Shares<S, 2, FAR>>;
+    using Source = Sending<Plain<S>, Shares<S, 2, FAR && WIDE>>;
     const RowsNorm<S>& a;
     index ahead = a.x_stride * (a.ahead > BAND<FAR> ? a.ahead : BAND<FAR>);
     ONEPASS_INLINE Source first(index row) const { return source(row, 0, 0); }

@@ -24,7 +24,7 @@ struct ByRow {
 template <bool FAR, class S>
 ONEPASS_INLINE void norm_segments(const RowsNorm<S>& a) {
     using T = Arith<S>;
-    using Source = Sending<Plain<S>, Shares<S, 2, FAR>>;
+    using Source = Sending<Plain<S>, Shares<S, 2, FAR && WIDE>>;
     const RowAffine<T>& of = a.affine;
     const index segments = a.cols / of.segment;
     const bool joined = rows_join<S>(FAR, a.cols, a.y_stride) && of.segment >= 2 * Edge<S>::LINE;

@@ -163,10 +163,10 @@ void all_rows(const RowsBackward<S>& a) {
 
 template <class S>
 void rows_backward(const RowsBackward<S>& a) {
-    if (a.far)
-        a.centered ? all_rows<true, true>(a) : all_rows<true, false>(a);
-    else
-        a.centered ? all_rows<false, true>(a) : all_rows<false, false>(a);
+    // (Narrower vectors compute for longer than memory takes: there the last reading is enough.)
+    if constexpr (NATIVE == 64)
+        if (a.far) return a.centered ? all_rows<true, true>(a) : all_rows<true, false>(a);
+    a.centered ? all_rows<false, true>(a) : all_rows<false, false>(a);
 }
 
 template <class T>
