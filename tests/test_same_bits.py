@@ -9,7 +9,18 @@ import inspect
 
 import numpy as np
 import pytest
-from bit_cases import CASES, Case, batch_norm, layer_norm, rms_norm
+from bit_cases import (
+    CASES,
+    Case,
+    add_norm,
+    batch_norm,
+    gradient,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+    rows_gradient,
+)
 
 import onepass as op
 
@@ -156,7 +167,13 @@ def test_place_in_the_batch(case, dtype):
 STREAMED = [
     Case("layer_norm", (9001, 1999), layer_norm(), 0),
     Case("layer_norm images", (20_001, 7, 129), layer_norm((1, 2)), 0),
+    Case("layer_norm wide", (4003, 4099), layer_norm(), 0),
     Case("rms_norm", (9001, 1999), rms_norm(), 0),
+    Case("add_layer_norm", (9001, 1999), add_norm(op.add_layer_norm), 0),
+    Case("group_norm", (70, 32, 99, 79), group_norm(8), 0),
+    Case("instance_norm", (70, 33, 99, 79), instance_norm(), 0),
+    Case("layer_norm_backward", (9001, 1999), rows_gradient(op.layer_norm_backward), 0),
+    Case("rms_norm_backward", (4003, 4099), rows_gradient(op.rms_norm_backward), 0),
     Case("batch_norm inference", (9001, 1999), batch_norm(1, False), 0),
     Case("batch_norm inference", (70, 33, 99, 79), batch_norm(1, False), 0),
     Case("batch_norm inference", (200_003, 91), batch_norm(1, False), 0),
@@ -179,8 +196,9 @@ def test_results_larger_than_the_caches(case):
 
 
 @pytest.mark.parametrize("shape", [(9001, 1999), (70, 33, 99, 79), (200_003, 91)])
-def test_training_on_batches_larger_than_the_caches(shape):
-    case = Case("batch_norm training", shape, batch_norm(), 1)
+@pytest.mark.parametrize("run", [batch_norm(), gradient(op.batch_norm_backward)], ids=["forward", "backward"])
+def test_training_on_batches_larger_than_the_caches(shape, run):
+    case = Case("batch_norm training", shape, run, 1)
     x = data(case, np.dtype(np.float32))
     want = expected(case, x)
     for isa, threads in zip(op.available_isas(), (2, 3, 5), strict=False):

@@ -4,8 +4,8 @@
 // prefetcher follows so many streams badly, and loses each of them where its page ends. So the rows of the next chunk are
 // sent for while this one is read, and in the order in which they lie in memory, which memory likes best.
 //
-// Rows that are read some times each: memory would work the first time alone. So each time sends for its share of a later
-// row, and memory works all the time.
+// Rows that are read several times each: memory would work the first time alone. So each time sends for its share of a
+// later row, and memory works all the time.
 #pragma once
 
 #include "simd/half.hpp"
