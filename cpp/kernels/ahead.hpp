@@ -8,6 +8,7 @@
 // later row, and memory works all the time.
 #pragma once
 
+#include "kernels/kernels.hpp"
 #include "simd/half.hpp"
 
 namespace onepass::ONEPASS_ISA {
@@ -36,7 +37,7 @@ class Ahead {
 
 // What lies that far behind is sent for, in whatever row it may be.
 template <class S>
-constexpr index BEHIND = 16384 / index(sizeof(S));
+constexpr index BEHIND = SENT_AHEAD / index(sizeof(S));
 
 // With the narrowest vectors arithmetic takes longer than memory, and sending only adds to it.
 constexpr bool WIDE = NATIVE > 16;
@@ -67,6 +68,25 @@ struct Sending {
     }
     ONEPASS_INLINE auto one(index i) const { return source.one(i); }
 };
+
+// The source that sends, or where nothing is SENT the source itself.
+template <bool SENT, class Source, class Shares>
+ONEPASS_INLINE auto sending(const Source& source, const Shares& shares) {
+    if constexpr (SENT)
+        return Sending<Source, Shares>{source, shares};
+    else
+        return source;
+}
+
+// The source itself: for what happens too seldom to send, and to be compiled for each kind of source.
+template <class Source>
+ONEPASS_INLINE Source itself(const Source& source) {
+    return source;
+}
+template <class Source, class Shares>
+ONEPASS_INLINE Source itself(const Sending<Source, Shares>& of) {
+    return of.source;
+}
 
 }   // namespace
 }   // namespace onepass::ONEPASS_ISA

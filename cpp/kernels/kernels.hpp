@@ -17,6 +17,10 @@ using index = std::ptrdiff_t;
 // Rows of a column block: how many rows share one set of partial moments. Part of the result's bits.
 constexpr index COLUMN_BLOCK = 128;
 
+// Bytes from what is read to what is sent for, where it comes from memory: the processor itself looks less far, and stops
+// where pages end.
+constexpr index SENT_AHEAD = 16384;
+
 // A group's count, mean and sum of squares about the mean; the mean is the unevaluated sum mean + low.
 struct Moments {
     double count, mean, low, m2;

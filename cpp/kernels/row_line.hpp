@@ -1,6 +1,7 @@
 // The line that a row is normalized with, from its moments in the range that holds them.
 #pragma once
 
+#include "kernels/ahead.hpp"
 #include "kernels/row_moments.hpp"
 
 namespace onepass::ONEPASS_ISA {
@@ -18,7 +19,7 @@ ONEPASS_INLINE Line<T> line_of(Moments m, const Source& x, index n, const Finish
     f = finish<T>(inverse, m.mean, m.low, m.m2, how, 1.0, 1.0);
     if (__builtin_expect(!f.in_range, 0)) {
         range = other_range<T>(m.m2);
-        m = ranged_moments<CENTERED, T>(x, n, range);
+        m = ranged_moments<CENTERED, T>(itself(x), n, range);
         f = finish<T>(inverse, m.mean, m.low, m.m2, how, range.before, range.after);
     }
     return {T(f.mean), T(f.low), T(f.scale), T(range.before), T(range.after)};

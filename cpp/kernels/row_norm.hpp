@@ -42,11 +42,17 @@ ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S
     write_row<T>(y, n, source, value, streamed, joined, edge, meanwhile);
 }
 
+template <class S, class Source, class Affine>
+__attribute__((noinline)) void apply_ranged_row(Source x, S* y, index n, const Line<Arith<S>>& line, Affine affine,
+                                                bool streamed, bool joined, Edge<S>& edge) {
+    apply_row<true, true>(x, y, n, line, affine, streamed, joined, edge);
+}
+
 template <class S, class Source, class Affine, class Meanwhile = Nothing>
 ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine,
                               bool streamed, bool joined, Edge<S>& edge, Meanwhile&& meanwhile = {}) {
-    if (line.before != 1 || line.after != 1)   // seldom enough to have nothing done meanwhile
-        apply_row<true, true>(x, y, n, line, affine, streamed, joined, edge);
+    if (__builtin_expect(line.before != 1 || line.after != 1, 0))   // seldom enough to have nothing done meanwhile
+        apply_ranged_row(itself(x), y, n, line, affine, streamed, joined, edge);
     else if (line.low != 0)
         apply_row<true, false>(x, y, n, line, affine, streamed, joined, edge, meanwhile);
     else

@@ -28,16 +28,15 @@ ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {
 // Where rows come from, to be read twice each: from a cache; or, where results are streamed, from FAR away.
 template <class S, bool FAR>
 struct Reader {
-    using Source = Sending<Plain<S>, Shares<S, 2, FAR && WIDE>>;
     const RowsNorm<S>& a;
     index ahead = a.x_stride * (a.ahead > BAND<FAR> ? a.ahead : BAND<FAR>);
-    ONEPASS_INLINE Source first(index row) const { return source(row, 0, 0); }
-    ONEPASS_INLINE Source second(index row, index from = 0) const { return source(row, from, a.cols / 2 + from / 2); }
+    ONEPASS_INLINE auto first(index row) const { return source(row, 0, 0); }
+    ONEPASS_INLINE auto second(index row, index from = 0) const { return source(row, from, a.cols / 2 + from / 2); }
 
   private:
-    ONEPASS_INLINE Source source(index row, index from, index share) const {
+    ONEPASS_INLINE auto source(index row, index from, index share) const {
         const S* x = a.x + row * a.x_stride;
-        return {{x + from}, {{x + ahead}, share}};
+        return sending<FAR && WIDE>(Plain<S>{x + from}, Shares<S, 2, 1>{{x + ahead}, share});
     }
 };
 

@@ -24,20 +24,22 @@ struct ByRow {
 template <bool FAR, class S>
 ONEPASS_INLINE void norm_segments(const RowsNorm<S>& a) {
     using T = Arith<S>;
-    using Source = Sending<Plain<S>, Shares<S, 2, FAR && WIDE>>;
     const RowAffine<T>& of = a.affine;
     const index segments = a.cols / of.segment;
     const bool joined = rows_join<S>(FAR, a.cols, a.y_stride) && of.segment >= 2 * Edge<S>::LINE;
     Edge<S> edge;
     for (index row = 0; row < a.rows; ++row) {
-        const S *x = a.x + row * a.x_stride, *later = x + a.ahead * a.x_stride;
-        const Line<T> line = row_line<true>(a, Source{{x}, {{later}, 0}}, row);
+        const S* x = a.x + row * a.x_stride;
+        const auto reading = [&](index from, index share) ONEPASS_FLAT {
+            return sending<FAR && WIDE>(Plain<S>{x + from}, Shares<S, 2, 1>{{x + a.ahead * a.x_stride}, share});
+        };
+        const Line<T> line = row_line<true>(a, reading(0, 0), row);
         for (index i = 0; i < segments; ++i) {
             const index from = i * of.segment, channel = (of.first + row) % of.period * segments + i;
             const ByRow<T> affine = {of.weight ? of.weight[channel] : T(1), of.bias ? of.bias[channel] : T(0)};
             const bool more = row + 1 < a.rows || i + 1 < segments;
-            apply_row(Source{{x + from}, {{later}, (a.cols + from) / 2}}, a.y + row * a.y_stride + from, of.segment, line,
-                      affine, FAR, joined && more, edge);
+            apply_row(reading(from, (a.cols + from) / 2), a.y + row * a.y_stride + from, of.segment, line, affine, FAR,
+                      joined && more, edge);
         }
     }
     if (FAR) stream_fence();

@@ -148,8 +148,7 @@ void all_rows(const RowsBackward<S>& a) {
     Edge<S> edge;
     for (index row = 0; row < a.rows; ++row) {
         Finished f;
-        const auto later = sent_for<FAR, 0>(a, row);
-        const Sending<Plain<S>, decltype(later)> x = {{a.x + row * a.x_stride}, later};
+        const auto x = sending<FAR>(Plain<S>{a.x + row * a.x_stride}, sent_for<FAR, 0>(a, row));
         const Line<T> line = line_of<CENTERED, T>(x, a.cols, a.finish, f);
         if (__builtin_expect(line.before != 1 || line.after != 1, 0))
             ranged_row<CENTERED>(a, row, line, edge);

@@ -18,7 +18,7 @@ bool streams(const void* x, const void* y, index bytes) {
 }
 
 index rows_ahead(index cols, index size, bool far) {
-    const index bytes = far ? 16384 : 8192;   // the processor itself looks less far, and stops where pages end
+    const index bytes = far ? SENT_AHEAD : SENT_AHEAD / 2;
     return (bytes - 1) / (cols * size) + 1;
 }
 
