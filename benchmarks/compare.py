@@ -25,7 +25,7 @@ import report
 from cases import CASES
 from everyday import second_process
 from growth import grow, series
-from peers import PEERS
+from peers import PEERS, hold
 from rounds import FULL, QUICK, Effort
 from side_by_side import Row, compare
 
@@ -79,10 +79,8 @@ FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 )
 @click.option(
     "--isa",
-    "isas",
-    multiple=True,
     type=click.Choice(tuple(ISAS)),
-    help="onepass's and the probes' instruction set; may be repeated.  [default: the best]",
+    help="The instruction set of all who can be held to one.  [default: the best]",
 )
 @click.option("--rounds", type=click.IntRange(min=5), help="At most so many; with it there is no time limit.")
 @click.option("--growth", "growing", is_flag=True, help="How the cost grows, instead of the cases.")
@@ -96,7 +94,7 @@ def main(
     patterns: tuple[str, ...],
     peers: tuple[str, ...],
     threads: tuple[int, ...],
-    isas: tuple[str, ...],
+    isa: str | None,
     rounds: int | None,
     growing: bool,
     json_file: Path | None,
@@ -119,23 +117,22 @@ def main(
     if rounds is not None:
         effort = replace(effort, rounds=rounds, budget=DAY)
     counts = threads or tuple(sorted({1, op.get_num_threads()}))
-    names = [ISAS[isa] for isa in isas] or [op.isa()]
-    for name in names:
-        if name not in op.available_isas():
-            raise click.UsageError(f"this processor has no {name}")
+    if isa is not None:
+        if ISAS[isa] not in op.available_isas():
+            raise click.UsageError(f"this processor has no {ISAS[isa]}")
+        op.use_isa(ISAS[isa])
+        hold(ISAS[isa])
 
     keep_freed_memory()
     warnings.simplefilter("ignore")  # a peer's deprecations are not the user's business
     console = Console(soft_wrap=True, highlight=False)
     rows: list[Row] = []
     growths: list[dict[str, Any]] = []
-    for isa in names:
-        op.use_isa(isa)
-        for count in counts:
-            if growing:
-                growths += show_growth(count, isa, effort)
-            else:
-                rows += show_cases(cases, count, effort, peers or NAMES)
+    for count in counts:
+        if growing:
+            growths += show_growth(count, effort)
+        else:
+            rows += show_cases(cases, count, effort, peers or NAMES)
     if rows:
         console.print(report.LEGEND.format(margin=effort.margin, flag="--why"), end="", markup=False)
     for line in report.absences(rows) if why else ():
@@ -170,15 +167,15 @@ def show_cases(cases: list[Any], count: int, effort: Effort, peers: tuple[str, .
     return rows
 
 
-def show_growth(count: int, isa: str, effort: Effort) -> list[dict[str, Any]]:
+def show_growth(count: int, effort: Effort) -> list[dict[str, Any]]:
     every = list(series(count))
     rows = []
     with progress(len(every)) as step:
         for members in every:
             step(f"{members[0].series}, {count} thread{'s'[: count > 1]}")
             rows += grow(members, effort)
-    show(report.growth_table(rows, count, isa))
-    return [{"threads": count, "isa": isa, **asdict(row), "reached": row.reached} for row in rows]
+    show(report.growth_table(rows, count, op.isa()))
+    return [{"threads": count, "isa": op.isa(), **asdict(row), "reached": row.reached} for row in rows]
 
 
 if __name__ == "__main__":

@@ -154,14 +154,9 @@ NAMED = ("torch", "ONNX Runtime", "oneDNN")  # in the short tables
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """The short tables of a document: a line a case, columns for each number of threads; a table an instruction set."""
-    parts: list[str] = []
-    for rows, lines_of in ((document["rows"], cases_lines), (document["growth"], growth_lines)):
-        isas = list(dict.fromkeys(row["isa"] for row in rows))
-        for isa in isas:
-            parts += [f"{isa}:"] * (len(isas) > 1)
-            parts.append("\n".join(lines_of([row for row in rows if row["isa"] == isa])))
-    return "\n\n".join(parts) + "\n"
+    """The short tables of a document: a line a case, columns for each number of threads."""
+    tables = ((document["rows"], cases_lines), (document["growth"], growth_lines))
+    return "\n\n".join("\n".join(lines_of(rows)) for rows, lines_of in tables if rows) + "\n"
 
 
 def cell(figure: dict[str, Any] | None, unit: str, missed: bool) -> str:
@@ -216,10 +211,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     from matplotlib import pyplot as plt
     from matplotlib.patches import Patch
 
-    panels: dict[tuple[str, int], list[Row]] = {}
+    panels: dict[int, list[Row]] = {}
     for row in rows:
         if row.fraction is not None:
-            panels.setdefault((row.isa, row.threads), []).append(row)
+            panels.setdefault(row.threads, []).append(row)
     if not panels:
         return
     names = [OURS, *(peer.name for peer in PEERS)]
@@ -234,7 +229,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         layout="constrained",
         figsize=(3 + 4.5 * len(panels), 1.5 + 0.55 * len(labels)),
     )
-    for axis, ((isa, threads), panel) in zip(axes[0], panels.items(), strict=True):
+    for axis, (threads, panel) in zip(axes[0], panels.items(), strict=True):
         for place, name in enumerate(names):
             bars = {
                 labels.index(row.case.label): fraction
@@ -248,7 +243,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             axis.plot([row.case.floor] * 2, [at - 0.45, at + 0.45], color="black", linewidth=1)
         axis.axvline(1, color="gray", linewidth=1)
         axis.set_xlim(0, WIDEST)
-        axis.set_title(title_of(threads, isa))
+        axis.set_title(title_of(threads, panel[0].isa))
         axis.set_xlabel("fraction of the ceiling (black: asked)")
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].set_yticks(range(len(labels)), labels, fontsize=8)

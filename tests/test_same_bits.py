@@ -196,17 +196,20 @@ def test_results_larger_than_the_caches(case):
 
 
 @pytest.mark.parametrize("shape", [(9001, 1999), (70, 33, 99, 79), (200_003, 91)])
-@pytest.mark.parametrize("run", [batch_norm(), gradient(op.batch_norm_backward)], ids=["forward", "backward"])
-def test_training_on_batches_larger_than_the_caches(shape, run):
-    case = Case("batch_norm training", shape, run, 1)
+@pytest.mark.parametrize(
+    ("name", "run"), [("batch_norm", batch_norm()), ("batch_norm_backward", gradient(op.batch_norm_backward))]
+)
+def test_training_on_batches_larger_than_the_caches(shape, name, run):
+    case = Case(name, shape, run, 1)
     x = data(case, np.dtype(np.float32))
     want = expected(case, x)
     for isa, threads in zip(op.available_isas(), (2, 3, 5), strict=False):
         op.use_isa(isa)
         op.set_num_threads(threads)
         assert_same(case.run(x, None), want, f"{isa}, {threads} threads")
-    in_place = x.copy()  # is not streamed
-    assert_same(case.run(in_place, in_place), want, "in place")
+    if name == "batch_norm":  # (a gradient has no out)
+        in_place = x.copy()  # is not streamed
+        assert_same(case.run(in_place, in_place), want, "in place")
 
 
 def test_every_public_norm_is_walked():

@@ -19,6 +19,7 @@ NumPy and scikit-learn compute with one thread.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -74,6 +75,26 @@ PEERS = (
     Peer("scikit-learn", "sklearn_scaler", ("scikit-learn",)),
     Peer("oneDNN", "onednn", ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")),
 )
+
+
+# Asked of the environment once, when torch, oneDNN and XLA are loaded. Nobody can tell ONNX Runtime, nor NumPy any more.
+HELD = {
+    "x86-64-v3": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+    },
+    "baseline": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "XLA_FLAGS": "--xla_cpu_max_isa=SSE4_2",
+    },
+}
+
+
+def hold(isa: str) -> None:
+    """Hold the peers to an instruction set; to be called before any of them is asked for a job."""
+    os.environ.update(HELD.get(isa, {}))
 
 
 def distribution_version(distribution: str) -> str | None:
