@@ -108,8 +108,8 @@ __attribute__((always_inline)) inline Finished finish(double inverse, double m_m
     f.true_mean = mean.high / before;
     f.rstd = rstd * k;
     // (A negative or NaN eps is no matter of range: what follows is IEEE's.)
-    f.in_range = (m_m2 <= Limits<T>::huge) &
-                 (!(__builtin_fabs(total) < Limits<T>::tiny) | (__builtin_fabs(mean.high) >= Limits<T>::edge));
+    f.in_range = m_m2 <= Limits<T>::huge && (total >= Limits<T>::tiny || !(__builtin_fabs(total) < Limits<T>::tiny) ||
+                                             __builtin_fabs(mean.high) >= Limits<T>::edge);
     return f;
 }
 

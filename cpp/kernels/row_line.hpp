@@ -10,6 +10,7 @@ namespace {
 template <class T>
 struct Line {
     T mean, low, scale, before, after;
+    bool ranged;   // before or after is not 1
 };
 
 // Of a row of n, from the moments `m` of its elements as they are; `f` are the statistics behind the line.
@@ -17,12 +18,13 @@ template <bool CENTERED, class T, class Source>
 ONEPASS_INLINE Line<T> line_of(Moments m, const Source& x, index n, const Finish& how, double inverse, Finished& f) {
     Range range = {1.0, 1.0};
     f = finish<T>(inverse, m.mean, m.low, m.m2, how, 1.0, 1.0);
-    if (__builtin_expect(!f.in_range, 0)) {
+    const bool ranged = !f.in_range;
+    if (__builtin_expect(ranged, 0)) {
         range = other_range<T>(m.m2);
         m = ranged_moments<CENTERED, T>(itself(x), n, range);
         f = finish<T>(inverse, m.mean, m.low, m.m2, how, range.before, range.after);
     }
-    return {T(f.mean), T(f.low), T(f.scale), T(range.before), T(range.after)};
+    return {T(f.mean), T(f.low), T(f.scale), T(range.before), T(range.after), ranged};
 }
 
 template <bool CENTERED, class T, class Source>

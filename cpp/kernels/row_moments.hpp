@@ -119,7 +119,11 @@ struct LaneMoments {
     Subset<Vec<T>> all[PARTS] = {};
 
     ONEPASS_INLINE LaneMoments(const Source& x, index start, index n, const Shift<T, RANGED>& shift)
-        : x(x), shift(shift), start(start), chunks(n / STEP), packs(n % STEP / LANES<T>) {}
+        : x(x),
+          shift(shift),
+          start(start),
+          chunks(index(std::size_t(n) / STEP)),
+          packs(index(std::size_t(n) % STEP / LANES<T>)) {}
 
     ONEPASS_INLINE index count() const { return CHUNK * chunks + packs; }
 
@@ -181,13 +185,13 @@ struct LaneMoments {
     }
 };
 
-// The lanes and the last elements of a block of n. The mean counts from the pivot.
+// The lanes and the last elements of a block of n, half_inverse half of the reciprocal of a lane's elements. The mean
+// counts from the pivot.
 template <bool CENTERED, class Source, class T, bool RANGED>
-ONEPASS_INLINE Moments moments_of(const LaneMoments<CENTERED, Source, T, RANGED>& of, index n) {
+ONEPASS_INLINE Moments moments_of(const LaneMoments<CENTERED, Source, T, RANGED>& of, index n, T half_inverse) {
     const index last = n % LANES<T>;
     Moments whole = {double(n - last), 0.0, 0.0, 0.0};
     if (of.count()) {
-        const T half_inverse = T(0.5) / T(of.count());
         // Of equally many elements each: the difference of their means is that of their sums over the number.
         const Subset<T> sums = fold<T>(of.all, [=](auto a, auto b, int level) ONEPASS_FLAT {
             const auto delta = a.sum - b.sum;
@@ -203,7 +207,7 @@ template <bool CENTERED, class Source, class T, bool RANGED>
 ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
     LaneMoments<CENTERED, Source, T, RANGED> lanes(x, start, n, shift);
     lanes.rest();
-    return moments_of(lanes, n);
+    return moments_of(lanes, n, T(0.5) / T(lanes.count()));
 }
 
 // The mean of the row's first four elements; for a constant row exactly its constant. (All the rest waits for it: a mean of

@@ -43,15 +43,15 @@ ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S
 }
 
 template <class S, class Source, class Affine>
-__attribute__((noinline)) void apply_ranged_row(Source x, S* y, index n, const Line<Arith<S>>& line, Affine affine,
-                                                bool streamed, bool joined, Edge<S>& edge) {
+__attribute__((noinline)) void apply_ranged_row(Source x, S* y, index n, Line<Arith<S>> line, Affine affine, bool streamed,
+                                                bool joined, Edge<S>& edge) {
     apply_row<true, true>(x, y, n, line, affine, streamed, joined, edge);
 }
 
 template <class S, class Source, class Affine, class Meanwhile = Nothing>
 ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S>>& line, const Affine& affine,
                               bool streamed, bool joined, Edge<S>& edge, Meanwhile&& meanwhile = {}) {
-    if (__builtin_expect(line.before != 1 || line.after != 1, 0))   // seldom enough to have nothing done meanwhile
+    if (__builtin_expect(line.ranged, 0))   // seldom enough to have nothing done meanwhile
         apply_ranged_row(itself(x), y, n, line, affine, streamed, joined, edge);
     else if (line.low != 0)
         apply_row<true, false>(x, y, n, line, affine, streamed, joined, edge, meanwhile);

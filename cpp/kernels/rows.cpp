@@ -36,7 +36,7 @@ struct Reader {
   private:
     ONEPASS_INLINE auto source(index row, index from, index share) const {
         const S* x = a.x + row * a.x_stride;
-        return sending<FAR && WIDE>(Plain<S>{x + from}, Shares<S, 2, 1>{{x + ahead}, share});
+        return sending < FAR && WIDE > (Plain<S>{x + from}, Shares<S, 2, 1>{{x + ahead}, share});
     }
 };
 
@@ -77,22 +77,27 @@ ONEPASS_INLINE void send_for(const RowsNorm<S>& a, index row) {
 template <bool CENTERED, class S, class AffineOfRow>
 __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, AffineOfRow affine_of) {
     using T = Arith<S>;
-    const double inverse = inverse_freedom(double(a.cols), a.finish);
+    const index cols = a.cols, x_stride = a.x_stride, y_stride = a.y_stride, rows = a.rows;
+    const double inverse = inverse_freedom(double(cols), a.finish);
+    const T half_inverse = T(0.5) / T(std::size_t(cols) / LANES<T>);
+    const S* from = a.x;
+    S* y = a.y;
+    const Finish how = a.finish;
     Edge<S> edge;
     Line<T> line = row_line<CENTERED>(a, Plain<S>{a.x}, 0);
-    for (index row = 0; row + 1 < a.rows; ++row) {
-        const Plain<S> x = {a.x + row * a.x_stride}, next = {x.x + a.x_stride};
-        const T pivot = CENTERED ? choose_pivot(next, a.cols, T(1)) : T(0);
+    for (index row = 0; row + 1 < rows; ++row, from += x_stride, y += y_stride) {
+        const Plain<S> x = {from}, next = {from + x_stride};
+        const T pivot = CENTERED ? choose_pivot(next, cols, T(1)) : T(0);
         send_for(a, row + 2);
-        LaneMoments<CENTERED, Plain<S>, T, false> lanes(next, 0, a.cols, {pivot, 1, 1});
-        apply_row(x, a.y + row * a.y_stride, a.cols, line, affine_of(row), false, false, edge, lanes);
+        LaneMoments<CENTERED, Plain<S>, T, false> lanes(next, 0, cols, {pivot, 1, 1});
+        apply_row(x, y, cols, line, affine_of(row), false, false, edge, lanes);
         lanes.rest();
-        const Moments m = moments_of(lanes, a.cols);
+        const Moments m = moments_of(lanes, cols, half_inverse);
         Finished f;
-        line = line_of<CENTERED, T>({m.count, double(pivot), m.mean, m.m2}, next, a.cols, a.finish, inverse, f);
+        line = line_of<CENTERED, T>({m.count, double(pivot), m.mean, m.m2}, next, cols, how, inverse, f);
         keep_statistics(a, row + 1, f);
     }
-    return line;
+    return {line.mean, line.low, line.scale, line.before, line.after, line.ranged};
 }
 
 template <bool FAR, class S, class AffineAt>

@@ -31,7 +31,7 @@ ONEPASS_INLINE void norm_segments(const RowsNorm<S>& a) {
     for (index row = 0; row < a.rows; ++row) {
         const S* x = a.x + row * a.x_stride;
         const auto reading = [&](index from, index share) ONEPASS_FLAT {
-            return sending<FAR && WIDE>(Plain<S>{x + from}, Shares<S, 2, 1>{{x + a.ahead * a.x_stride}, share});
+            return sending < FAR && WIDE > (Plain<S>{x + from}, Shares<S, 2, 1>{{x + a.ahead * a.x_stride}, share});
         };
         const Line<T> line = row_line<true>(a, reading(0, 0), row);
         for (index i = 0; i < segments; ++i) {
@@ -72,7 +72,7 @@ void rows_apply(const Apply<S>& a) {
     Edge<S> edge;
     for (index row = 0; row < a.rows; ++row) {
         const T before = of.before ? of.before[row] : T(1), after = of.after ? of.after[row] : T(1);
-        const Line<T> line = {of.mean[row], of.low[row], of.scale[row], before, after};
+        const Line<T> line = {of.mean[row], of.low[row], of.scale[row], before, after, before != 1 || after != 1};
         const ByRow<T> affine = {of.weight ? of.weight[row] : T(1), of.bias ? of.bias[row] : -T(0)};
         apply_row(Plain<S>{a.x + row * a.x_stride}, a.y + row * a.y_stride, a.cols, line, affine, a.stream,
                   joined && row + 1 < a.rows, edge);

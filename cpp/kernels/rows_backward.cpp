@@ -150,7 +150,7 @@ void all_rows(const RowsBackward<S>& a) {
         Finished f;
         const auto x = sending<FAR>(Plain<S>{a.x + row * a.x_stride}, sent_for<FAR, 0>(a, row));
         const Line<T> line = line_of<CENTERED, T>(x, a.cols, a.finish, f);
-        if (__builtin_expect(line.before != 1 || line.after != 1, 0))
+        if (__builtin_expect(line.ranged, 0))
             ranged_row<CENTERED>(a, row, line, edge);
         else if (CENTERED && line.low != 0)
             plain_row<FAR, CENTERED, true>(a, row, line, edge);

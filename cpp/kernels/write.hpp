@@ -100,7 +100,7 @@ ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& 
                               Edge<S>& edge, Meanwhile&& meanwhile = {}, const Later& later = {}) {
     constexpr index LINE = Edge<S>::LINE;
     const auto at = [&](index i, auto lanes) ONEPASS_FLAT { return value(source(i, lanes), i, lanes); };
-    const index before = to_line(y), head = before < n ? before : n, end = n - (n - head) % LINE;
+    const index before = to_line(y), head = before < n ? before : n, end = n - index(std::size_t(n - head) % LINE);
     if (head) {
         S* to = edge.waiting ? edge.line + (LINE - head) : y;
         each_vector<T>(head, [&](index i, auto lanes) ONEPASS_FLAT { store(to + i, at(i, lanes), lanes); });
