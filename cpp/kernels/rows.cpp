@@ -59,10 +59,10 @@ __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index 
 }
 
 // Where rows come from a cache, the next row's moments are taken while a row is written: arithmetic for the units that
-// would only wait for stores. It takes 32 registers, and rows of one block.
+// would only wait for stores. It takes 32 registers, and several rows of one block each.
 template <class S>
 ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
-    return a.cols <= BLOCK_SIZE<Arith<S>>;
+    return a.cols <= BLOCK_SIZE<Arith<S>> && a.rows > 1;
 }
 
 // The processor's own prefetcher goes on into what lies between rows, and into the next one only when it is read.
