@@ -126,7 +126,7 @@ void columns_moments(const ColumnsMoments<S>& a) {
 enum class Affine { none, bias, column, row };
 
 // By value: what is referred to, any store might change.
-template <Affine AFFINE, bool LOW, bool RANGED, class S>
+template <Affine AFFINE, bool LOW, bool RANGED, bool APART, class S>
 void apply(Apply<S> a) {
     using T = Arith<S>;
     const bool joined = rows_join<S>(a.stream, a.cols, a.y_stride);
@@ -136,7 +136,12 @@ void apply(Apply<S> a) {
         const Lines<T> line = a.line;
         const Vec<T> row_weight = splat(AFFINE == Affine::row ? line.row_weight[row] : T(1));
         const Vec<T> row_bias = splat(AFFINE == Affine::row ? line.row_bias[row] : T(0));
-        const auto source = [&](index j, auto lanes) ONEPASS_FLAT { return load(x + j, lanes); };
+        // Of rows that lie apart the processor's own prefetcher fetches what lies between them.
+        const Shares<S, 1, APART ? 2 : 0> next = {{x + a.x_stride, a.y + (row + 1) * a.y_stride}, 0};
+        const auto source = [&](index j, auto lanes) ONEPASS_FLAT {
+            next.at(j);
+            return load(x + j, lanes);
+        };
         const auto value = [&](Vec<T> v, index j, auto lanes) ONEPASS_FLAT {
             if constexpr (RANGED) v = v * load(line.before + j, lanes);
             v = v - load(line.mean + j, lanes);
@@ -156,10 +161,12 @@ void apply(Apply<S> a) {
 
 template <Affine AFFINE, class S>
 ONEPASS_INLINE void choose_apply(const Apply<S>& a) {
-    if (a.line.before) return apply<AFFINE, true, true>(a);
+    if (a.line.before) return apply<AFFINE, true, true, false>(a);
     int low = 0;   // (a bool would keep the loop from becoming vector code)
     for (index j = 0; j < a.cols; ++j) low |= a.line.low[j] != 0;
-    low ? apply<AFFINE, true, false>(a) : apply<AFFINE, false, false>(a);
+    if constexpr (WIDE)
+        if (a.apart) return low ? apply<AFFINE, true, false, true>(a) : apply<AFFINE, false, false, true>(a);
+    low ? apply<AFFINE, true, false, false>(a) : apply<AFFINE, false, false, false>(a);
 }
 
 template <class S>

@@ -110,6 +110,7 @@ struct Apply {
     index rows, cols, x_stride, y_stride;
     Lines<Arith<S>> line;
     bool stream;
+    bool apart;   // of columns: rows lie apart, and come from and go farther than the nearer caches
 };
 
 // Rows' moments, an element a row: the mean is mean + low.

@@ -185,17 +185,22 @@ struct LaneMoments {
     }
 };
 
-// The lanes and the last elements of a block of n, half_inverse half of the reciprocal of a lane's elements. The mean
-// counts from the pivot.
+// Half of the reciprocal of `count`, the elements of a lane; of none, nobody asks.
+template <class T>
+ONEPASS_INLINE T half_inverse(index count) {
+    return T(0.5) / T(count ? count : 1);
+}
+
+// The lanes and the last elements of a block of n, and `half` that of its lanes' count. The mean counts from the pivot.
 template <bool CENTERED, class Source, class T, bool RANGED>
-ONEPASS_INLINE Moments moments_of(const LaneMoments<CENTERED, Source, T, RANGED>& of, index n, T half_inverse) {
+ONEPASS_INLINE Moments moments_of(const LaneMoments<CENTERED, Source, T, RANGED>& of, index n, T half) {
     const index last = n % LANES<T>;
     Moments whole = {double(n - last), 0.0, 0.0, 0.0};
     if (of.count()) {
         // Of equally many elements each: the difference of their means is that of their sums over the number.
         const Subset<T> sums = fold<T>(of.all, [=](auto a, auto b, int level) ONEPASS_FLAT {
             const auto delta = a.sum - b.sum;
-            return decltype(a){a.sum + b.sum, (a.m2 + b.m2) + delta * delta * (half_inverse / T(1 << level))};
+            return decltype(a){a.sum + b.sum, (a.m2 + b.m2) + delta * delta * (half / T(1 << level))};
         });
         whole.mean = CENTERED ? double(sums.sum) / whole.count : 0.0;
         whole.m2 = double(sums.m2);
@@ -207,7 +212,7 @@ template <bool CENTERED, class Source, class T, bool RANGED>
 ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
     LaneMoments<CENTERED, Source, T, RANGED> lanes(x, start, n, shift);
     lanes.rest();
-    return moments_of(lanes, n, T(0.5) / T(lanes.count()));
+    return moments_of(lanes, n, half_inverse<T>(lanes.count()));
 }
 
 // The mean of the row's first four elements; for a constant row exactly its constant. (All the rest waits for it: a mean of

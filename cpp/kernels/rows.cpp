@@ -77,12 +77,13 @@ ONEPASS_INLINE void send_for(const RowsNorm<S>& a, index row) {
 template <bool CENTERED, class S, class AffineOfRow>
 __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, AffineOfRow affine_of) {
     using T = Arith<S>;
+    // Variables of their own: for all that the compiler knows, a store to y changes what `a` refers to.
     const index cols = a.cols, x_stride = a.x_stride, y_stride = a.y_stride, rows = a.rows;
-    const double inverse = inverse_freedom(double(cols), a.finish);
-    const T half_inverse = T(0.5) / T(std::size_t(cols) / LANES<T>);
+    const Finish how = a.finish;
+    const double inverse = inverse_freedom(double(cols), how);
+    const T half = half_inverse<T>(cols / LANES<T>);
     const S* from = a.x;
     S* y = a.y;
-    const Finish how = a.finish;
     Edge<S> edge;
     Line<T> line = row_line<CENTERED>(a, Plain<S>{a.x}, 0);
     for (index row = 0; row + 1 < rows; ++row, from += x_stride, y += y_stride) {
@@ -92,7 +93,7 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
         LaneMoments<CENTERED, Plain<S>, T, false> lanes(next, 0, cols, {pivot, 1, 1});
         apply_row(x, y, cols, line, affine_of(row), false, false, edge, lanes);
         lanes.rest();
-        const Moments m = moments_of(lanes, cols, half_inverse);
+        const Moments m = moments_of(lanes, cols, half);
         Finished f;
         line = line_of<CENTERED, T>({m.count, double(pivot), m.mean, m.m2}, next, cols, how, inverse, f);
         keep_statistics(a, row + 1, f);

@@ -199,7 +199,8 @@ class CellSolver {
             const index at = (sample * p.channels + channel) * p.span;
             const index line = shape_.cell_row(sample) * shape_.width + channel;
             if (!p.dy)
-                return k.rows_apply({p.x + at, p.y + at, cells, p.span, p.span, p.span, lines_at(line, channel), stream_});
+                return k.rows_apply(
+                    {p.x + at, p.y + at, cells, p.span, p.span, p.span, lines_at(line, channel), stream_, false});
             each_seen(sample, 0, p.span, [&](index from, index to, bool plain) {
                 k.rows_gradient(gradient_at(at + from, cells, to - from, p.span, line, channel, plain));
             });
@@ -229,7 +230,7 @@ class CellSolver {
         const index at = sample * p.span * p.channels + from, line = shape_.cell_row(sample) * shape_.width + from;
         if (!p.dy)
             return k.columns_apply({p.x + at + row * stride, p.y + at + row * stride, end - row, to - from, stride, stride,
-                                    lines_at(line, from), stream_});
+                                    lines_at(line, from), stream_, false});
         each_seen(sample, row, end, [&](index first, index last, bool plain) {
             k.columns_gradient(gradient_at(at + first * stride, last - first, to - from, stride, line, from, plain));
         });

@@ -342,8 +342,8 @@ class Solver {
         // A few equal ones: the parameters of more columns would come from the second-level cache for each row again.
         const index body = std::max<index>(cols - lead, 1), line_of_y = Scratch::LINE / index(sizeof(S));
         const index wide = ceil_div(ceil_div(body, ceil_div(body, TILE + TILE / 8)), line_of_y) * line_of_y;
-        const index tiles = ceil_div(body, wide);
-        const index tasks = ceil_div(rows, COLUMN_BLOCK) * tiles;
+        const index tiles = ceil_div(body, wide), tasks = ceil_div(rows, COLUMN_BLOCK) * tiles;
+        const bool apart = tiles > 1 && !stream_ && beyond_nearer_caches(2 * p.rows * width_ * index(sizeof(S)));
         team.each_backwards(tasks, [&](index task) {
             const index row = task / tiles * COLUMN_BLOCK, tile = task % tiles;
             const index from = tile ? lead + tile * wide : 0, to = tile + 1 < tiles ? lead + (tile + 1) * wide : cols;
@@ -357,12 +357,12 @@ class Solver {
                 here.row_bias = p.row_bias + row;
             }
             k.columns_apply({x_ + row * folds * p.x_row + from, y_ + row * folds * p.y_row + from,
-                             std::min(COLUMN_BLOCK, rows - row), to - from, folds * p.x_row, folds * p.y_row, here,
-                             stream_});
+                             std::min(COLUMN_BLOCK, rows - row), to - from, folds * p.x_row, folds * p.y_row, here, stream_,
+                             apart});
         });
         if (rest && team.id == 0)
-            k.columns_apply(
-                {x_ + rows * folds * p.x_row, y_ + rows * folds * p.y_row, rest, width_, p.x_row, p.y_row, line, stream_});
+            k.columns_apply({x_ + rows * folds * p.x_row, y_ + rows * folds * p.y_row, rest, width_, p.x_row, p.y_row, line,
+                             stream_, false});
     }
 
     void apply_rows(const Team& team, bool ranged) {
@@ -379,7 +379,7 @@ class Solver {
                              nullptr,
                              nullptr};
             k.rows_apply({x_ + row * p.x_row + group * p.x_group, y_ + row * p.y_row + group * p.y_group, end - first,
-                          p.span, p.x_group, p.y_group, line, stream_});
+                          p.span, p.x_group, p.y_group, line, stream_, false});
             end = first;
         }
     }

@@ -17,6 +17,8 @@ bool streams(const void* x, const void* y, index bytes) {
     return x != y && static_cast<std::size_t>(bytes) > last_level_cache() / 2;
 }
 
+bool beyond_nearer_caches(index bytes) { return static_cast<std::size_t>(bytes) > last_level_cache() / 4; }
+
 index rows_ahead(index cols, index size, bool far) {
     const index bytes = far ? SENT_AHEAD : SENT_AHEAD / 2;
     return (bytes - 1) / (cols * size) + 1;
@@ -122,7 +124,7 @@ void solve(const Rows<S>& given) {
     const index rows = p.view.size[0] * p.view.size[1];
     const index bytes = p.view.elements() * index(sizeof(S)) * (p.residual ? 4 : p.y ? 2 : 1);
     const bool stream = p.y && streams(p.x, p.y, bytes) && (!p.sum || (streams(p.x, p.sum, bytes) && p.sum != p.residual));
-    const bool large = static_cast<std::size_t>(bytes) > last_level_cache() / 4;
+    const bool large = beyond_nearer_caches(bytes);
     run_team(static_cast<int>(std::min<index>(threads_for(bytes), rows)), [&](const Team& team) {
         const index from = team.from(rows), to = team.to(rows);
         if (from == to) return;

@@ -33,6 +33,9 @@ void solve(const Rows<S>& problem);
 // Whether a result should bypass the caches: it and its source do not fit in them, and it is not written over its source.
 bool streams(const void* x, const void* y, index bytes);
 
+// Whether so many bytes are more than the nearer caches hold.
+bool beyond_nearer_caches(index bytes);
+
 // How many rows of `cols` elements further on a row is sent for: from memory (far), or from a cache.
 index rows_ahead(index cols, index size, bool far);
 
