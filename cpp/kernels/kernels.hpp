@@ -60,7 +60,7 @@ struct RowsNorm {
     Arith<S>*mean, *rstd;
     bool stream;   // results with non-temporal stores
     index ahead;   // where streamed: rows from the one that is read to the one that is sent for
-    bool apart;    // rows of x lie apart, and come from farther than the nearer caches
+    bool beyond;   // x comes from, and y goes to, farther than the nearer caches
     bool centered;
     const S* residual;
     S* sum;

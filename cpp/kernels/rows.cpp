@@ -40,7 +40,9 @@ struct Reader {
     }
 };
 
-template <bool FAR, class S, class AffineAt>
+// (SENT: the place of the next piece in y is sent for; the processor's own prefetcher fetches what lies between the
+// pieces.)
+template <bool FAR, bool SENT, class S, class AffineAt>
 __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index rows, AffineAt affine_at) {
     const Reader<S, FAR> x = {a};
     Line<Arith<S>> line[BAND<FAR>];
@@ -51,9 +53,12 @@ __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index 
         const S* y = a.y + row * a.y_stride;
         const index past = index(reinterpret_cast<std::uintptr_t>(y + from + STRETCH<FAR>) % PACK) / index(sizeof(S));
         const index to = from + STRETCH<FAR> - past < a.cols ? from + STRETCH<FAR> - past : a.cols;
-        for (index i = 0; i < rows; ++i)
-            apply_row(x.second(row + i, from), a.y + (row + i) * a.y_stride + from, to - from, line[i], affine_at(from),
-                      FAR, false, edge);
+        for (index i = 0; i < rows; ++i) {
+            S* piece = a.y + (row + i) * a.y_stride + from;
+            const Shares<S, 1, 1> next = {{i + 1 < rows ? piece + a.y_stride : y + to}, 0};
+            apply_row(sending<SENT>(x.second(row + i, from), next), piece, to - from, line[i], affine_at(from), FAR, false,
+                      edge);
+        }
         from = to;
     }
 }
@@ -68,7 +73,7 @@ ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
 // The processor's own prefetcher goes on into what lies between rows, and into the next one only when it is read.
 template <class S>
 ONEPASS_INLINE void send_for(const RowsNorm<S>& a, index row) {
-    if (!a.apart || row >= a.rows) return;
+    if (!a.beyond || a.x_stride == a.cols || row >= a.rows) return;
     const S* x = a.x + row * a.x_stride;
     for (index i = 0; i < a.cols; i += PACK / index(sizeof(S))) __builtin_prefetch(x + i, 0, 2);
 }
@@ -112,8 +117,13 @@ ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
     index row = 0, known = -1;   // the row whose line is known
     Line<Arith<S>> line = {};
     if (bands(a)) {
-        for (; row < a.rows; row += BAND<FAR>)
-            norm_band<FAR>(a, row, a.rows - row < BAND<FAR> ? a.rows - row : BAND<FAR>, affine_at);
+        for (; row < a.rows; row += BAND<FAR>) {
+            const index rows = a.rows - row < BAND<FAR> ? a.rows - row : BAND<FAR>;
+            if (!FAR && WIDE && a.beyond)
+                norm_band<FAR, !FAR && WIDE>(a, row, rows, affine_at);
+            else
+                norm_band<FAR, false>(a, row, rows, affine_at);
+        }
     } else if constexpr (NATIVE == 64 && !FAR) {
         if (interleaved(a)) {
             line = a.centered ? norm_interleaved<true>(a, affine_of) : norm_interleaved<false>(a, affine_of);

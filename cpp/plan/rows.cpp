@@ -42,7 +42,7 @@ void each_run(const Rows<S>& p, index from, index to, index longest, const F& f)
 }
 
 template <class S>
-void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool stream, bool large) {
+void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool stream, bool beyond) {
     const View& v = p.view;
     const bool segments = p.affine.segment > 1 && (p.affine.weight || p.affine.bias);
     const auto norm = p.residual ? k.rows_add_norm : segments ? k.rows_norm_segments : k.rows_norm;
@@ -52,9 +52,9 @@ void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool
         RowAffine<Arith<S>> affine = p.affine;
         affine.first = row % affine.period;
         norm({x, y, rows, v.size[2], v.stride[0][1], v.stride[1][1], affine, p.how, p.mean ? p.mean + row : nullptr,
-              p.rstd ? p.rstd + row : nullptr, stream, rows_ahead(v.size[2], sizeof(S), true),
-              large && v.stride[0][1] != v.size[2], p.centered, p.residual ? p.residual + offset(2) : nullptr,
-              p.sum ? p.sum + offset(3) : nullptr, v.stride[2][1], v.stride[3][1]});
+              p.rstd ? p.rstd + row : nullptr, stream, rows_ahead(v.size[2], sizeof(S), true), beyond, p.centered,
+              p.residual ? p.residual + offset(2) : nullptr, p.sum ? p.sum + offset(3) : nullptr, v.stride[2][1],
+              v.stride[3][1]});
     });
 }
 
@@ -124,12 +124,12 @@ void solve(const Rows<S>& given) {
     const index rows = p.view.size[0] * p.view.size[1];
     const index bytes = p.view.elements() * index(sizeof(S)) * (p.residual ? 4 : p.y ? 2 : 1);
     const bool stream = p.y && streams(p.x, p.y, bytes) && (!p.sum || (streams(p.x, p.sum, bytes) && p.sum != p.residual));
-    const bool large = beyond_nearer_caches(bytes);
+    const bool beyond = beyond_nearer_caches(bytes);
     run_team(static_cast<int>(std::min<index>(threads_for(bytes), rows)), [&](const Team& team) {
         const index from = team.from(rows), to = team.to(rows);
         if (from == to) return;
         if (p.y)
-            norm_rows(p, k, from, to, stream, large);
+            norm_rows(p, k, from, to, stream, beyond);
         else
             moments_of_rows(p, k, from, to);
     });
