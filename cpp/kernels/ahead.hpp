@@ -6,6 +6,9 @@
 //
 // Rows that are read several times each: memory would work the first time alone. So each time sends for its share of a
 // later row, and memory works all the time.
+//
+// Rows of which a piece at a time is written: the processor's own prefetcher fetches what lies between the pieces. So the
+// next piece is sent for while one is written, and the place that it will be written to.
 #pragma once
 
 #include "kernels/kernels.hpp"

@@ -136,7 +136,6 @@ void apply(Apply<S> a) {
         const Lines<T> line = a.line;
         const Vec<T> row_weight = splat(AFFINE == Affine::row ? line.row_weight[row] : T(1));
         const Vec<T> row_bias = splat(AFFINE == Affine::row ? line.row_bias[row] : T(0));
-        // Of rows that lie apart the processor's own prefetcher fetches what lies between them.
         const Shares<S, 1, APART ? 2 : 0> next = {{x + a.x_stride, a.y + (row + 1) * a.y_stride}, 0};
         const auto source = [&](index j, auto lanes) ONEPASS_FLAT {
             next.at(j);

@@ -36,12 +36,12 @@ struct Reader {
   private:
     ONEPASS_INLINE auto source(index row, index from, index share) const {
         const S* x = a.x + row * a.x_stride;
-        return sending < FAR && WIDE > (Plain<S>{x + from}, Shares<S, 2, 1>{{x + ahead}, share});
+        constexpr bool SENT = FAR && WIDE;
+        return sending<SENT>(Plain<S>{x + from}, Shares<S, 2, 1>{{x + ahead}, share});
     }
 };
 
-// (SENT: the place of the next piece in y is sent for; the processor's own prefetcher fetches what lies between the
-// pieces.)
+// SENT: the place of the next piece in y is sent for.
 template <bool FAR, bool SENT, class S, class AffineAt>
 __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index rows, AffineAt affine_at) {
     const Reader<S, FAR> x = {a};
@@ -103,7 +103,7 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
         line = line_of<CENTERED, T>({m.count, double(pivot), m.mean, m.m2}, next, cols, how, inverse, f);
         keep_statistics(a, row + 1, f);
     }
-    return {line.mean, line.low, line.scale, line.before, line.after, line.ranged};
+    return {line.mean, line.low, line.scale, line.before, line.after, line.ranged};   // (`line` itself would be in memory)
 }
 
 template <bool FAR, class S, class AffineAt>
@@ -118,11 +118,9 @@ ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
     Line<Arith<S>> line = {};
     if (bands(a)) {
         for (; row < a.rows; row += BAND<FAR>) {
+            constexpr bool MAY_SEND = !FAR && WIDE;
             const index rows = a.rows - row < BAND<FAR> ? a.rows - row : BAND<FAR>;
-            if (!FAR && WIDE && a.beyond)
-                norm_band<FAR, !FAR && WIDE>(a, row, rows, affine_at);
-            else
-                norm_band<FAR, false>(a, row, rows, affine_at);
+            a.beyond ? norm_band<FAR, MAY_SEND>(a, row, rows, affine_at) : norm_band<FAR, false>(a, row, rows, affine_at);
         }
     } else if constexpr (NATIVE == 64 && !FAR) {
         if (interleaved(a)) {
