@@ -121,7 +121,8 @@ def main(
         if ISAS[isa] not in op.available_isas():
             raise click.UsageError(f"this processor has no {ISAS[isa]}")
         op.use_isa(ISAS[isa])
-        hold(ISAS[isa])
+    if op.isa() != op.available_isas()[-1]:  # by --isa, or by ONEPASS_ISA
+        hold(op.isa())
 
     keep_freed_memory()
     warnings.simplefilter("ignore")  # a peer's deprecations are not the user's business

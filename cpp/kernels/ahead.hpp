@@ -72,10 +72,10 @@ struct Sending {
     ONEPASS_INLINE auto one(index i) const { return source.one(i); }
 };
 
-// The source that sends, or where nothing is SENT the source itself.
+// The source that sends, or where nothing is SENT, or vectors are narrow, the source itself.
 template <bool SENT, class Source, class Shares>
 ONEPASS_INLINE auto sending(const Source& source, const Shares& shares) {
-    if constexpr (SENT)
+    if constexpr (SENT && WIDE)
         return Sending<Source, Shares>{source, shares};
     else
         return source;

@@ -107,7 +107,8 @@ __attribute__((always_inline)) inline Finished finish(double inverse, double m_m
     f.scale = total == 0.0 ? 0.0 : rstd;   // a constant group without eps gives 0, not 0 * inf
     f.true_mean = mean.high / before;
     f.rstd = rstd * k;
-    // (A negative or NaN eps is no matter of range: what follows is IEEE's.)
+    // (A negative or NaN eps is no matter of range: what follows is IEEE's. The first of the three is the usual one, and
+    // spares the others.)
     f.in_range = m_m2 <= Limits<T>::huge && (total >= Limits<T>::tiny || !(__builtin_fabs(total) < Limits<T>::tiny) ||
                                              __builtin_fabs(mean.high) >= Limits<T>::edge);
     return f;

@@ -36,8 +36,7 @@ struct Reader {
   private:
     ONEPASS_INLINE auto source(index row, index from, index share) const {
         const S* x = a.x + row * a.x_stride;
-        constexpr bool SENT = FAR && WIDE;
-        return sending<SENT>(Plain<S>{x + from}, Shares<S, 2, 1>{{x + ahead}, share});
+        return sending<FAR>(Plain<S>{x + from}, Shares<S, 2, 1>{{x + ahead}, share});
     }
 };
 

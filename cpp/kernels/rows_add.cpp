@@ -27,9 +27,8 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
         const bool more = row + 1 < a.rows;
         const Added<S> x = {a.x + row * a.x_stride, a.residual + row * a.residual_stride};
         const auto reading = [&](int time) ONEPASS_FLAT {
-            constexpr bool SENT = STREAM && WIDE;
             const S *later = x.x + a.ahead * a.x_stride, *later_residual = x.residual + a.ahead * a.residual_stride;
-            return sending<SENT>(x, Shares<S, 3, 2>{{later, later_residual}, a.cols * time / 3});
+            return sending<STREAM>(x, Shares<S, 3, 2>{{later, later_residual}, a.cols * time / 3});
         };
         S *y = a.y + row * a.y_stride, *sum = a.sum + row * a.sum_stride;
         const Line<Arith<S>> line = row_line(a, reading(0), row);

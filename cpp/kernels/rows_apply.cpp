@@ -31,8 +31,7 @@ ONEPASS_INLINE void norm_segments(const RowsNorm<S>& a) {
     for (index row = 0; row < a.rows; ++row) {
         const S* x = a.x + row * a.x_stride;
         const auto reading = [&](index from, index share) ONEPASS_FLAT {
-            constexpr bool SENT = FAR && WIDE;
-            return sending<SENT>(Plain<S>{x + from}, Shares<S, 2, 1>{{x + a.ahead * a.x_stride}, share});
+            return sending<FAR>(Plain<S>{x + from}, Shares<S, 2, 1>{{x + a.ahead * a.x_stride}, share});
         };
         const Line<T> line = row_line<true>(a, reading(0, 0), row);
         for (index i = 0; i < segments; ++i) {
