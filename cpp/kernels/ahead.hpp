@@ -17,7 +17,8 @@
 namespace onepass::ONEPASS_ISA {
 namespace {
 
-template <class S, int ROWS>
+// (NEAR: into the first cache, where the rows of two chunks have room there.)
+template <class S, int ROWS, bool NEAR = false>
 class Ahead {
     static constexpr index LINE = PACK / index(sizeof(S)), STEP = ROWS * WIDTH<Arith<S>>;   // elements
 
@@ -26,7 +27,7 @@ class Ahead {
     // As many lines as one step over the columns reads.
     ONEPASS_INLINE void step() {
 #pragma GCC unroll 8
-        for (index i = 0; i < STEP; i += LINE) __builtin_prefetch(row_ + at_ + i, 0, 2);
+        for (index i = 0; i < STEP; i += LINE) __builtin_prefetch(row_ + at_ + i, 0, NEAR ? 3 : 2);
         at_ += STEP;
         if (at_ < cols_) return;
         at_ = 0;
@@ -48,14 +49,16 @@ constexpr bool WIDE = NATIVE > 16;
 // What one of TIMES readings of rows sends for: its share of a later row in each of ARRAYS arrays (two at most, and none
 // where rows come from a cache), evenly over the elements that it reads. (Vector by vector, though lines are sent for
 // more than once so: all lines of a chunk or a burst together were slower.)
-template <class S, int TIMES, int ARRAYS>
+// NEAR: into the first cache, where nothing is written that must find room there, too.
+template <class S, int TIMES, int ARRAYS, bool NEAR = false>
 struct Shares {
     const S* later[2];
     index first;   // of the elements of the share
 
     ONEPASS_INLINE void at(index i) const {
 #pragma GCC unroll 2
-        for (int k = 0; k < ARRAYS; ++k) __builtin_prefetch(later[k] + first + index(std::size_t(i) / TIMES), 0, 2);
+        for (int k = 0; k < ARRAYS; ++k)
+            __builtin_prefetch(later[k] + first + index(std::size_t(i) / TIMES), 0, NEAR ? 3 : 2);
     }
 };
 

@@ -69,14 +69,16 @@ ONEPASS_INLINE Part<T> part_of(const S* dy, index stride, index rows, const Valu
 }
 
 // Merges `rows` <= ROWS rows of all columns into the sums of the `seen` rows before them.
-template <bool WHOLE, bool RANGED, class S>
+// FOLDED: these are the columns of a folded row.
+template <bool WHOLE, bool RANGED, bool FOLDED, class S>
 ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows, index cols, index seen,
                               const Arith<S>* before, const Arith<S>* after, Sums<Arith<S>> to, bool far) {
     using T = Arith<S>;
     const T all = T(seen + rows);
     const Vec<T> share = splat(T(rows) / all), rest = splat(T(seen) / all), spread = splat(T(seen) * (T(rows) / all));
     const Vec<T> one = hidden_one<T>();
-    Ahead<S, ROWS> next_x(x + ROWS * stride, stride, cols), next_dy(dy + ROWS * stride, stride, cols);
+    const index later = (FOLDED ? 2 : 1) * ROWS * stride;
+    Ahead<S, ROWS, FOLDED> next_x(x + later, stride, cols), next_dy(dy + later, stride, cols);
     each_vector<T>(cols, [&](index j, auto lanes) ONEPASS_FLAT {
         if (WHOLE && far) {
             next_x.step();
@@ -98,15 +100,16 @@ ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows,
     });
 }
 
-template <bool RANGED, class S>
+template <bool RANGED, bool FOLDED, class S>
 ONEPASS_INLINE void add_rows_of(const S* x, const S* dy, index stride, index rows, index cols, const Arith<S>* before,
                                 const Arith<S>* after, const Sums<Arith<S>>& to, bool far) {
     index row = 0;
     for (; row + ROWS <= rows; row += ROWS)
-        add_chunk<true, RANGED>(x + row * stride, dy + row * stride, stride, ROWS, cols, row, before, after, to, far);
+        add_chunk<true, RANGED, FOLDED>(x + row * stride, dy + row * stride, stride, ROWS, cols, row, before, after, to,
+                                        far);
     if (row < rows)
-        add_chunk<false, RANGED>(x + row * stride, dy + row * stride, stride, rows - row, cols, row, before, after, to,
-                                 far);
+        add_chunk<false, RANGED, FOLDED>(x + row * stride, dy + row * stride, stride, rows - row, cols, row, before, after,
+                                         to, far);
 }
 
 template <bool RANGED, class S>
@@ -126,7 +129,7 @@ void columns_comoments(const Comoments<S>& a) {
         T* const zeros[] = {to.low, to.m2, to.sum, to.product};
         for (T* zero : zeros) store(zero + j, Vec<T>{}, lanes);
     });
-    add_rows_of<RANGED>(a.x, a.dy, a.stride, a.rows, a.cols, a.before, a.after, to, a.far);
+    add_rows_of<RANGED, false>(a.x, a.dy, a.stride, a.rows, a.cols, a.before, a.after, to, a.far);
 }
 
 // The sum over the columns of a folded row.
@@ -156,10 +159,10 @@ void rows_comoments(const Comoments<S>& a) {
             to.pivot[j] = pivot;
             to.low[j] = to.m2[j] = to.sum[j] = to.product[j] = T(0);
         }
-        add_rows_of<RANGED>(x, dy, index(FOLD), full, index(FOLD), before, after, to, a.far);
+        add_rows_of<RANGED, true>(x, dy, index(FOLD), full, index(FOLD), before, after, to, a.far);
         if (rest) {
             const index at = full * FOLD;
-            add_chunk<false, RANGED>(x + at, dy + at, index(FOLD), 1, rest, full, before, after, to, a.far);
+            add_chunk<false, RANGED, true>(x + at, dy + at, index(FOLD), 1, rest, full, before, after, to, a.far);
         }
         const T mean =
             T(sum_fold<T>([&](int i) ONEPASS_FLAT { return load(count + i) * load(to.low + i); }) / double(a.cols));

@@ -120,6 +120,7 @@ struct RowsMoments {
     index rows, cols, stride;
     Range range;
     double *mean, *low, *m2;
+    bool far;   // x comes from memory, or from a cache that is shared
 };
 
 // The partial moments of a block of at most COLUMN_BLOCK rows, an element a column; the mean is pivot + low.

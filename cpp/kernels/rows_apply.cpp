@@ -50,18 +50,24 @@ void rows_norm_segments(const RowsNorm<S>& a) {
     a.stream ? norm_segments<true>(a) : norm_segments<false>(a);
 }
 
-template <class S>
-void rows_moments(const RowsMoments<S>& a) {
+template <bool FAR, class S>
+ONEPASS_INLINE void moments_of_rows(const RowsMoments<S>& a) {
     using T = Arith<S>;
     const bool ranged = a.range.before != 1 || a.range.after != 1;
     for (index row = 0; row < a.rows; ++row) {
         const Plain<S> x = {a.x + row * a.stride};
+        const auto reading = sending<FAR>(x, Shares<S, 1, 1, true>{{x.x + BEHIND<S> / 2}, 0});
         const Moments m =
-            ranged ? ranged_moments<true, T>(x, a.cols, a.range) : row_moments<false, true, T>(x, a.cols, a.range);
+            ranged ? ranged_moments<true, T>(x, a.cols, a.range) : row_moments<false, true, T>(reading, a.cols, a.range);
         a.mean[row] = m.mean;
         a.low[row] = m.low;
         a.m2[row] = m.m2;
     }
+}
+
+template <class S>
+void rows_moments(const RowsMoments<S>& a) {
+    a.far&& WIDE ? moments_of_rows<true>(a) : moments_of_rows<false>(a);
 }
 
 template <class S>

@@ -192,13 +192,13 @@ class Solver {
     double count() const { return double(p.rows) * double(p.span); }
 
     void row_moments(const Team& team, bool ranged) {
-        const index from = team.from(p.rows * p.groups), to = team.to(p.rows * p.groups);
+        const index cells = p.rows * p.groups, from = team.from(cells), to = team.to(cells);
+        const bool far = beyond_nearer_caches(p.problems * cells * p.span * index(sizeof(S)));
         for (index i = from; i < to;) {
-            const index row = i / p.groups, group = i % p.groups;
-            const index n = ranged ? 1 : std::min(p.groups - group, to - i);
+            const index row = i / p.groups, group = i % p.groups, n = ranged ? 1 : std::min(p.groups - group, to - i);
             const Range range = ranged ? Range{double(line_.before[group]), double(line_.after[group])} : Range{1, 1};
             k.rows_moments({x_ + row * p.x_row + group * p.x_group, n, p.span, p.x_group, range, columns_.mean + i,
-                            columns_.low + i, columns_.m2 + i});
+                            columns_.low + i, columns_.m2 + i, far});
             i += n;
         }
     }

@@ -59,17 +59,17 @@ void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool
 }
 
 template <class S>
-void moments_of_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to) {
+void moments_of_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool beyond) {
     const View& v = p.view;
     each_run(p, from, to, STRIP, [&](index row, const S* x, S*, index rows) {
         double *mean = p.moments.mean + row, *low = p.moments.low + row, *m2 = p.moments.m2 + row;
-        k.rows_moments({x, rows, v.size[2], v.stride[0][1], {1, 1}, mean, low, m2});
+        k.rows_moments({x, rows, v.size[2], v.stride[0][1], {1, 1}, mean, low, m2, beyond});
         for (index i = 0; i < rows; ++i) {
             using T = Arith<S>;
             Range range = {1, 1};
             if (!finish<T>(1.0 / double(v.size[2]), mean[i], low[i], m2[i], {0, 0}, 1, 1).in_range) {
                 range = other_range<T>(m2[i]);
-                k.rows_moments({x + i * v.stride[0][1], 1, v.size[2], 0, range, mean + i, low + i, m2 + i});
+                k.rows_moments({x + i * v.stride[0][1], 1, v.size[2], 0, range, mean + i, low + i, m2 + i, false});
             }
             to_true_units(range, mean[i], low[i], m2[i]);
         }
@@ -131,7 +131,7 @@ void solve(const Rows<S>& given) {
         if (p.y)
             norm_rows(p, k, from, to, stream, beyond);
         else
-            moments_of_rows(p, k, from, to);
+            moments_of_rows(p, k, from, to, beyond);
     });
 }
 

@@ -17,9 +17,6 @@ typedef std::uint16_t Bits16 __attribute__((vector_size(HALVES)));
 typedef std::uint16_t Loose16 __attribute__((vector_size(HALVES), aligned(2), may_alias));
 typedef std::uint32_t Bits32 __attribute__((vector_size(NATIVE)));
 
-ONEPASS_INLINE Bits32 choose(Bits32 mask, Bits32 yes, Bits32 no) { return (mask & yes) | (~mask & no); }
-ONEPASS_INLINE Bits32 all_lanes(std::uint32_t x) { return x - Bits32{}; }
-
 // (GCC 12 makes five instructions of such a conversion or its reverse.)
 #if defined(__AVX512F__)
 ONEPASS_INLINE Bits32 longer(Bits16 bits) { return (Bits32)_mm512_cvtepu16_epi32((__m256i)bits); }
@@ -29,6 +26,14 @@ ONEPASS_INLINE Bits32 longer(Bits16 bits) { return (Bits32)_mm256_cvtepu16_epi32
 ONEPASS_INLINE Bits16 shorter(Bits32 bits) {
     const __m256i both = _mm256_packus_epi32((__m256i)bits, (__m256i)bits);   // each half of 128 bits for itself
     return (Bits16)_mm256_castsi256_si128(_mm256_permute4x64_epi64(both, 0xd8));
+}
+#elif defined(__SSE2__)
+ONEPASS_INLINE Bits32 longer(Bits16 bits) {
+    return (Bits32)_mm_unpacklo_epi16(_mm_cvtsi64_si128((long long)bits), _mm_setzero_si128());
+}
+ONEPASS_INLINE Bits16 shorter(Bits32 bits) {   // (Packing saturates, as signed.)
+    const __m128i lower = _mm_srai_epi32(_mm_slli_epi32((__m128i)bits, 16), 16);
+    return (Bits16)_mm_cvtsi128_si64(_mm_packs_epi32(lower, lower));
 }
 #else
 ONEPASS_INLINE Bits32 longer(Bits16 bits) { return __builtin_convertvector(bits, Bits32); }
@@ -72,27 +77,36 @@ ONEPASS_INLINE Vec<float> widen(Bits16 bits, const Float16*) { return {_mm256_cv
 ONEPASS_INLINE Bits16 narrow(Vec<float> a, const Float16*) {
     return (Bits16)_mm256_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT);
 }
+#elif defined(__aarch64__)
+ONEPASS_INLINE Vec<float> widen(Bits16 bits, const Float16*) { return {vcvt_f32_f16((float16x4_t)bits)}; }
+ONEPASS_INLINE Bits16 narrow(Vec<float> a, const Float16*) { return (Bits16)vcvt_f16_f32((float32x4_t)a.v); }
 #else
-ONEPASS_INLINE Vec<float> widen(Bits16 bits, const Float16*) {
-    using Float = Native<float>::type;
-    const Bits32 h = __builtin_convertvector(bits, Bits32), sign = (h & 0x8000) << 16, rest = (h & 0x7fff) << 13;
-    const Bits32 rebiased = rest + (112u << 23);
-    const Bits32 special = rebiased + (112u << 23);     // infinity and NaN keep an exponent of ones
-    const Float least = (Float)all_lanes(113u << 23);   // 2^-14: a subnormal's bits count up from it
-    const Bits32 subnormal = (Bits32)((Float)(rest + (113u << 23)) - least);
-    const Bits32 large = (Bits32)(rest >= (0x7c00u << 13)), small = (Bits32)(rest < (0x0400u << 13));
-    return {(Float)(choose(large, special, choose(small, subnormal, rebiased)) | sign)};
+template <class Bits>
+ONEPASS_INLINE Bits choose(Bits mask, Bits yes, Bits no) {
+    return (mask & yes) | (~mask & no);
 }
-ONEPASS_INLINE Bits16 narrow(Vec<float> a, const Float16*) {
+// Signed, for SSE2 compares nothing else; and not inlined: with their temporaries, at every load and store, they were half
+// of what the compiler worked for.
+inline __attribute__((noinline)) Vec<float> widen(Bits16 bits, const Float16*) {
     using Float = Native<float>::type;
-    const Bits32 u = (Bits32)a.v, sign = u & 0x80000000u, magnitude = u ^ sign;
-    const Bits32 normal = (magnitude + 0xfff + ((magnitude >> 13) & 1) - (112u << 23)) >> 13;
+    using Int = Native<float>::mask;
+    const Int h = (Int)longer(bits), rest = (h & 0x7fff) << 13, sign = (Int)((Bits32)h << 16) ^ (rest << 3);
+    const Int small = rest<(1 << 23), large = rest>(0x7bff << 13);
+    // A subnormal's bits count up from 2^-14; infinity and NaN keep an exponent of ones.
+    const Int one = Int{} + (1 << 23), rebiased = rest + 112 * one + (small & one) + (large & 112 * one);
+    const Float value = (Float)rebiased - (Float)(small & 113 * one);
+    return {(Float)((Int)value | sign)};
+}
+inline __attribute__((noinline)) Bits16 narrow(Vec<float> a, const Float16*) {
+    using Float = Native<float>::type;
+    using Int = Native<float>::mask;
+    const Int u = (Int)a.v, magnitude = u & 0x7fffffff, sign = u ^ magnitude;
+    const Int small = magnitude < (113 << 23), large = magnitude >= 0x477ff000;   // 65520
+    const Int normal = (magnitude + (((magnitude >> 13) & 1) + (0xfff - (112 << 23)))) >> 13;
     // The last place of 0.5 is float16's least subnormal, so the addition rounds to it.
-    const Bits32 half = all_lanes(126u << 23);
-    const Bits32 subnormal = (Bits32)((Float)magnitude + (Float)half) - half;
-    const Bits32 infinite = choose((Bits32)(magnitude > 0x7f800000), all_lanes(0x7e00), all_lanes(0x7c00));
-    const Bits32 small = (Bits32)(magnitude < (113u << 23)), large = (Bits32)(magnitude >= 0x477ff000);   // 65520
-    return __builtin_convertvector(choose(large, infinite, choose(small, subnormal, normal)) | (sign >> 16), Bits16);
+    const Int half = Int{} + (126 << 23), subnormal = (Int)((Float)magnitude + (Float)half) - half;
+    const Int infinite = ((magnitude > 0x7f800000) & 0x200) | 0x7c00;
+    return shorter((Bits32)(choose(large, infinite, choose(small, subnormal, normal)) | (sign >> 16)));
 }
 #endif
 
@@ -122,6 +136,13 @@ ONEPASS_INLINE Two16 narrow(Vec<float> a, Vec<float> b) {
 }
 ONEPASS_INLINE void store_two(void* p, Two16 bits) { _mm256_storeu_si256(static_cast<__m256i*>(p), bits); }
 ONEPASS_INLINE void stream_two(void* p, Two16 bits) { _mm256_stream_si256(static_cast<__m256i*>(p), bits); }
+#elif defined(__SSE2__)
+typedef __m128i Two16;
+ONEPASS_INLINE Two16 narrow(Vec<float> a, Vec<float> b) {
+    return _mm_packs_epi32(_mm_srai_epi32((__m128i)rounded(a), 16), _mm_srai_epi32((__m128i)rounded(b), 16));
+}
+ONEPASS_INLINE void store_two(void* p, Two16 bits) { _mm_storeu_si128(static_cast<__m128i*>(p), bits); }
+ONEPASS_INLINE void stream_two(void* p, Two16 bits) { _mm_stream_si128(static_cast<__m128i*>(p), bits); }
 #endif
 
 // The first n lanes, of more lanes than there are or none.
@@ -181,7 +202,7 @@ ONEPASS_HALF(Float16)
 ONEPASS_HALF(BFloat16)
 #undef ONEPASS_HALF
 
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 ONEPASS_INLINE void store(BFloat16* p, Vec<float> a, Vec<float> b) { store_two(p, narrow(a, b)); }
 ONEPASS_INLINE void stream(BFloat16* p, Vec<float> a, Vec<float> b) { stream_two(p, narrow(a, b)); }
 #endif
