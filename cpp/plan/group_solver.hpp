@@ -58,6 +58,7 @@ class Solver {
         rest_ = p.rows % folds_;
         blocks_ = ceil_div(rows_, COLUMN_BLOCK);
         ones_ = p.weight || p.bias;
+        far_ = beyond_nearer_caches(p.problems * p.rows * width_ * index(sizeof(S)));
         expands_ = !p.by_rows && wide_folds_ * width_ != p.groups;
     }
 
@@ -193,12 +194,11 @@ class Solver {
 
     void row_moments(const Team& team, bool ranged) {
         const index cells = p.rows * p.groups, from = team.from(cells), to = team.to(cells);
-        const bool far = beyond_nearer_caches(p.problems * cells * p.span * index(sizeof(S)));
         for (index i = from; i < to;) {
             const index row = i / p.groups, group = i % p.groups, n = ranged ? 1 : std::min(p.groups - group, to - i);
             const Range range = ranged ? Range{double(line_.before[group]), double(line_.after[group])} : Range{1, 1};
             k.rows_moments({x_ + row * p.x_row + group * p.x_group, n, p.span, p.x_group, range, columns_.mean + i,
-                            columns_.low + i, columns_.m2 + i, far});
+                            columns_.low + i, columns_.m2 + i, far_});
             i += n;
         }
     }
@@ -207,7 +207,7 @@ class Solver {
         const index tiles = ceil_div(cols_, TILE), tasks = blocks_ * tiles;
         const auto block = [&](const S* x, index rows, index stride, index from, index n, index at) {
             k.columns_moments({x, rows, n, stride, p.centered, ranged ? wide_.before + from : nullptr,
-                               ranged ? wide_.after + from : nullptr, pivot_ + at, low_ + at, m2_ + at});
+                               ranged ? wide_.after + from : nullptr, pivot_ + at, low_ + at, m2_ + at, far_});
         };
         team.each(tasks, [&](index task) {
             const index row = task / tiles * COLUMN_BLOCK, from = task % tiles * TILE,
@@ -388,7 +388,7 @@ class Solver {
     const Kernels<S>& k;
     const bool stream_;
     index width_, folds_, applied_folds_, wide_folds_, cols_, rows_, rest_, blocks_, number_ = 0;
-    bool ones_, expands_;
+    bool ones_, expands_, far_;
     const S* x_ = nullptr;
     S* y_ = nullptr;
     T *pivot_ = nullptr, *low_ = nullptr, *m2_ = nullptr, *product_ = nullptr, *weight_ = nullptr, *bias_ = nullptr;
