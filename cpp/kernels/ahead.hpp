@@ -41,16 +41,18 @@ class Ahead {
 
 // What lies that far behind is sent for, in whatever row it may be.
 template <class S>
-constexpr index BEHIND = SENT_AHEAD / index(sizeof(S));
+constexpr index BEHIND = SENT_FAR / index(sizeof(S));
+template <class S>
+constexpr index CLOSE_BEHIND = SENT_NEAR / index(sizeof(S));
 
 // With the narrowest vectors arithmetic takes longer than memory, and sending only adds to it.
 constexpr bool WIDE = NATIVE > 16;
 
 // What one of TIMES readings of rows sends for: its share of a later row in each of ARRAYS arrays (two at most, and none
 // where rows come from a cache), evenly over the elements that it reads. (Vector by vector, though lines are sent for
-// more than once so: all lines of a chunk or a burst together were slower.)
-// NEAR: into the first cache, where nothing is written that must find room there, too.
-template <class S, int TIMES, int ARRAYS, bool NEAR = false>
+// more than once so: all lines of a chunk or a burst together were slower.) Into the first cache: it was quicker so than
+// into the second, whoever else needs room there.
+template <class S, int TIMES, int ARRAYS>
 struct Shares {
     const S* later[2];
     index first;   // of the elements of the share
@@ -58,7 +60,7 @@ struct Shares {
     ONEPASS_INLINE void at(index i) const {
 #pragma GCC unroll 2
         for (int k = 0; k < ARRAYS; ++k)
-            __builtin_prefetch(later[k] + first + index(std::size_t(i) / TIMES), 0, NEAR ? 3 : 2);
+            __builtin_prefetch(later[k] + first + index(std::size_t(i) / TIMES), 0, 3);
     }
 };
 

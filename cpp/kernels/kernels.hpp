@@ -17,9 +17,9 @@ using index = std::ptrdiff_t;
 // Rows of a column block: how many rows share one set of partial moments. Part of the result's bits.
 constexpr index COLUMN_BLOCK = 128;
 
-// Bytes from what is read to what is sent for, where it comes from memory: the processor itself looks less far, and stops
-// where pages end.
-constexpr index SENT_AHEAD = 16384;
+// Bytes from what is read to what is sent for, where it comes from memory, or from a cache that is shared: the processor
+// itself looks less far, and stops where pages end. Both fit into a first-level cache beside what is read and written.
+constexpr index SENT_FAR = 8192, SENT_NEAR = 4096;
 
 // A group's count, mean and sum of squares about the mean; the mean is the unevaluated sum mean + low.
 struct Moments {

@@ -25,13 +25,24 @@ ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {
     return a.affine.weight && a.affine.period == 1 && a.cols * index(sizeof(Arith<S>)) >= FILLS;
 }
 
-// Where rows come from, to be read twice each: from a cache; or, where results are streamed, from FAR away.
+// Where rows come from, to be read twice each: from a cache; or, where results are streamed, from FAR away. Each reading
+// sends for half of a later row there; from a cache that is shared the first does for all of it, a shorter way ahead.
 template <class S, bool FAR>
 struct Reader {
     const RowsNorm<S>& a;
     index ahead = a.x_stride * (a.ahead > BAND<FAR> ? a.ahead : BAND<FAR>);
-    ONEPASS_INLINE auto first(index row) const { return source(row, 0, 0); }
+    ONEPASS_INLINE Line<Arith<S>> line(index row) const {
+        if constexpr (WIDE && !FAR)
+            if (a.beyond) return row_line(a, sending<true>(source(row, 0, 0), closely(row)), row);
+        return row_line(a, source(row, 0, 0), row);
+    }
     ONEPASS_INLINE auto second(index row, index from = 0) const { return source(row, from, a.cols / 2 + from / 2); }
+
+    // (What lies between rows that lie apart is not sent for.)
+    ONEPASS_INLINE Shares<S, 1, 1> closely(index row) const {
+        const index rows = (CLOSE_BEHIND<S> - 1) / a.cols + 1;
+        return {{a.x + row * a.x_stride + (a.x_stride == a.cols ? CLOSE_BEHIND<S> : rows * a.x_stride)}, 0};
+    }
 
   private:
     ONEPASS_INLINE auto source(index row, index from, index share) const {
@@ -45,7 +56,7 @@ template <bool FAR, bool SENT, class S, class AffineAt>
 __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index rows, AffineAt affine_at) {
     const Reader<S, FAR> x = {a};
     Line<Arith<S>> line[BAND<FAR>];
-    for (index i = 0; i < rows; ++i) line[i] = row_line(a, x.first(row + i), row + i);
+    for (index i = 0; i < rows; ++i) line[i] = x.line(row + i);
     Edge<S> edge;
     for (index from = 0; from < a.cols;) {
         // Stretches end where the first row's cache lines do.
@@ -69,14 +80,6 @@ ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
     return a.cols <= BLOCK_SIZE<Arith<S>> && a.rows > 1;
 }
 
-// The processor's own prefetcher goes on into what lies between rows, and into the next one only when it is read.
-template <class S>
-ONEPASS_INLINE void send_for(const RowsNorm<S>& a, index row) {
-    if (!a.beyond || a.x_stride == a.cols || row >= a.rows) return;
-    const S* x = a.x + row * a.x_stride;
-    for (index i = 0; i < a.cols; i += PACK / index(sizeof(S))) __builtin_prefetch(x + i, 0, 2);
-}
-
 // All rows but the last, whose line is returned. (A function of its own: all registers are its loop's.)
 template <bool CENTERED, class S, class AffineOfRow>
 __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, AffineOfRow affine_of) {
@@ -86,15 +89,15 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
     const Finish how = a.finish;
     const double inverse = inverse_freedom(double(cols), how);
     const T half = half_inverse<T>(cols / LANES<T>);
-    const S* from = a.x;
+    const S *from = a.x, *later = Reader<S, false>{a}.closely(1).later[0];
     S* y = a.y;
     Edge<S> edge;
     Line<T> line = row_line<CENTERED>(a, Plain<S>{a.x}, 0);
-    for (index row = 0; row + 1 < rows; ++row, from += x_stride, y += y_stride) {
+    for (index row = 0; row + 1 < rows; ++row, from += x_stride, later += x_stride, y += y_stride) {
         const Plain<S> x = {from}, next = {from + x_stride};
         const T pivot = CENTERED ? choose_pivot(next, cols, T(1)) : T(0);
-        send_for(a, row + 2);
-        LaneMoments<CENTERED, Plain<S>, T, false> lanes(next, 0, cols, {pivot, 1, 1});
+        using Reading = Sending<Plain<S>, Shares<S, 1, 1>>;
+        LaneMoments<CENTERED, Reading, T, false> lanes({next, {{later}, 0}}, 0, cols, {pivot, 1, 1});
         apply_row(x, y, cols, line, affine_of(row), false, false, edge, lanes);
         lanes.rest();
         const Moments m = moments_of(lanes, cols, half);
@@ -128,8 +131,7 @@ ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
         }
     }
     for (; row < a.rows; ++row) {
-        if (row != known) line = row_line(a, x.first(row), row);
-        if constexpr (!FAR) send_for(a, row + 1);
+        if (row != known) line = x.line(row);
         apply_row(x.second(row), a.y + row * a.y_stride, a.cols, line, affine_of(row), FAR, joined && row + 1 < a.rows,
                   edge);
     }

@@ -56,7 +56,7 @@ ONEPASS_INLINE void moments_of_rows(const RowsMoments<S>& a) {
     const bool ranged = a.range.before != 1 || a.range.after != 1;
     for (index row = 0; row < a.rows; ++row) {
         const Plain<S> x = {a.x + row * a.stride};
-        const auto reading = sending<FAR>(x, Shares<S, 1, 1, true>{{x.x + BEHIND<S> / 2}, 0});
+        const auto reading = sending<FAR>(x, Shares<S, 1, 1>{{x.x + BEHIND<S>}, 0});
         const Moments m =
             ranged ? ranged_moments<true, T>(x, a.cols, a.range) : row_moments<false, true, T>(reading, a.cols, a.range);
         a.mean[row] = m.mean;

@@ -19,10 +19,7 @@ bool streams(const void* x, const void* y, index bytes) {
 
 bool beyond_nearer_caches(index bytes) { return static_cast<std::size_t>(bytes) > last_level_cache() / 4; }
 
-index rows_ahead(index cols, index size, bool far) {
-    const index bytes = far ? SENT_AHEAD : SENT_AHEAD / 2;
-    return (bytes - 1) / (cols * size) + 1;
-}
+index rows_ahead(index cols, index size) { return (SENT_FAR - 1) / (cols * size) + 1; }
 
 namespace {
 
@@ -52,7 +49,7 @@ void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool
         RowAffine<Arith<S>> affine = p.affine;
         affine.first = row % affine.period;
         norm({x, y, rows, v.size[2], v.stride[0][1], v.stride[1][1], affine, p.how, p.mean ? p.mean + row : nullptr,
-              p.rstd ? p.rstd + row : nullptr, stream, rows_ahead(v.size[2], sizeof(S), true), beyond, p.centered,
+              p.rstd ? p.rstd + row : nullptr, stream, rows_ahead(v.size[2], sizeof(S)), beyond, p.centered,
               p.residual ? p.residual + offset(2) : nullptr, p.sum ? p.sum + offset(3) : nullptr, v.stride[2][1],
               v.stride[3][1]});
     });
