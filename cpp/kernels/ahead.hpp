@@ -59,8 +59,7 @@ struct Shares {
 
     ONEPASS_INLINE void at(index i) const {
 #pragma GCC unroll 2
-        for (int k = 0; k < ARRAYS; ++k)
-            __builtin_prefetch(later[k] + first + index(std::size_t(i) / TIMES), 0, 3);
+        for (int k = 0; k < ARRAYS; ++k) __builtin_prefetch(later[k] + first + index(std::size_t(i) / TIMES), 0, 3);
     }
 };
 

@@ -9,6 +9,7 @@
 // quotient, rounded once, so that three roundings of what is scaled and one of y are all there are.
 //
 // The order in which numbers meet does not matter to their extremes, so any cut into pieces gives the same bits.
+#include "kernels/ahead.hpp"
 #include "kernels/moments.hpp"
 #include "kernels/write.hpp"
 #include "simd/half.hpp"
@@ -29,11 +30,12 @@ ONEPASS_INLINE Vec<T> filled(Vec<T> v, Vec<T> rest, First lanes) {
 
 // The instructions lose NaN in one of their arguments, and which one they are given is a matter of order. So it is caught
 // apart: v - v is 0, or NaN for NaN and for infinities.
-template <class S>
-void rows_extremes(const Extremes<S>& a) {
+template <bool FAR, class S>
+ONEPASS_INLINE void extremes_of_rows(const Extremes<S>& a) {
     using T = Arith<S>;
     for (index row = 0; row < a.rows; ++row) {
         const S* x = a.x + row * a.stride;
+        const Shares<S, 1, FAR> later = {{x + BEHIND<S>}, 0};
         const Vec<T> first = splat(element(x));
         Vec<T> min[HELD] = {first, first, first, first}, max[HELD] = {first, first, first, first}, bad[HELD] = {};
         const auto take = [&](int k, Vec<T> v) ONEPASS_FLAT {
@@ -44,7 +46,10 @@ void rows_extremes(const Extremes<S>& a) {
         index i = 0;
         for (; i + HELD * WIDTH<T> <= a.cols; i += HELD * WIDTH<T>)
 #pragma GCC unroll 4
-            for (int k = 0; k < HELD; ++k) take(k, load(x + i + k * WIDTH<T>));
+            for (int k = 0; k < HELD; ++k) {
+                later.at(i + k * WIDTH<T>);
+                take(k, load(x + i + k * WIDTH<T>));
+            }
         each_vector<T>(a.cols - i,
                        [&](index j, auto lanes) ONEPASS_FLAT { take(0, filled(load(x + i + j, lanes), first, lanes)); });
         const bool finite = !any_nan((bad[0] + bad[1]) + (bad[2] + bad[3]));
@@ -55,14 +60,21 @@ void rows_extremes(const Extremes<S>& a) {
     }
 }
 
+template <class S>
+void rows_extremes(const Extremes<S>& a) {
+    a.far&& WIDE ? extremes_of_rows<true>(a) : extremes_of_rows<false>(a);
+}
+
 // One chunk of all columns, met with what the rows before it gave. A NaN there stays: it is the second argument.
 template <bool WHOLE, class S>
 ONEPASS_INLINE void chunk_of_columns(Extremes<S> a, index row, index rows) {
     using T = Arith<S>;
     index at[CHUNK];
     for (index i = 0; i < CHUNK; ++i) at[i] = (i < rows ? row + i : 0) * a.stride;
+    Ahead<S, CHUNK, true> ahead(a.x + (row + CHUNK) * a.stride, a.stride, a.cols);
     each_vector<T>(a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
         const S* x = a.x + j;
+        if (WHOLE && a.far) ahead.step();
         Vec<T> least, greatest, bad = {};
         if constexpr (WHOLE) {
             Vec<T> v[CHUNK], min[CHUNK / 2], max[CHUNK / 2];
@@ -225,7 +237,8 @@ ONEPASS_INLINE void scale_row(const Scale<S>& a, index row, bool joined, Edge<S>
                         splat(RANGED ? a.by.before[row] : T(1)), splat(RANGED ? a.by.after[row] : T(1))};
     const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return load(x + i, lanes); };
     const auto value = [&](Vec<T> v, index, auto) ONEPASS_FLAT { return scaled<RANGED>(v, by, lower, upper); };
-    write_row<T>(a.y + row * a.y_stride, a.cols, source, value, a.stream, joined, edge);
+    const Shares<S, 1, WIDE> later = {{x + BEHIND<S>}, 0};
+    write_row<T>(a.y + row * a.y_stride, a.cols, source, value, a.stream, joined, edge, Nothing{}, later);
 }
 
 template <class S>
@@ -261,7 +274,8 @@ void scale_columns(Scale<S> a) {
             }
             return scaled<RANGED>(v, by, lower, upper);
         };
-        write_row<T>(a.y + row * a.y_stride, a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge);
+        write_row<T>(a.y + row * a.y_stride, a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge, Nothing{},
+                     Shares<S, 1, WIDE>{{x + BEHIND<S>}, 0});
     }
     if (a.stream) stream_fence();
 }

@@ -201,6 +201,7 @@ struct Extremes {
     const S* x;
     index rows, cols, stride;
     Arith<S>*min, *max;
+    bool far = false;   // as RowsMoments has it
 };
 
 // What the least and the greatest of a group become.

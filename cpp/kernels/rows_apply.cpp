@@ -70,20 +70,26 @@ void rows_moments(const RowsMoments<S>& a) {
     a.far&& WIDE ? moments_of_rows<true>(a) : moments_of_rows<false>(a);
 }
 
-template <class S>
-void rows_apply(const Apply<S>& a) {
+template <bool FAR, class S>
+ONEPASS_INLINE void apply_lines(const Apply<S>& a) {
     using T = Arith<S>;
     const Lines<T>& of = a.line;
-    const bool joined = rows_join<S>(a.stream, a.cols, a.y_stride);
+    const bool joined = rows_join<S>(FAR, a.cols, a.y_stride);
     Edge<S> edge;
     for (index row = 0; row < a.rows; ++row) {
         const T before = of.before ? of.before[row] : T(1), after = of.after ? of.after[row] : T(1);
         const Line<T> line = {of.mean[row], of.low[row], of.scale[row], before, after, before != 1 || after != 1};
         const ByRow<T> affine = {of.weight ? of.weight[row] : T(1), of.bias ? of.bias[row] : -T(0)};
-        apply_row(Plain<S>{a.x + row * a.x_stride}, a.y + row * a.y_stride, a.cols, line, affine, a.stream,
-                  joined && row + 1 < a.rows, edge);
+        const S* x = a.x + row * a.x_stride;
+        apply_row(sending<FAR>(Plain<S>{x}, Shares<S, 1, 1>{{x + BEHIND<S>}, 0}), a.y + row * a.y_stride, a.cols, line,
+                  affine, FAR, joined && row + 1 < a.rows, edge);
     }
-    if (a.stream) stream_fence();
+    if (FAR) stream_fence();
+}
+
+template <class S>
+void rows_apply(const Apply<S>& a) {
+    a.stream ? apply_lines<true>(a) : apply_lines<false>(a);
 }
 
 template <class S>

@@ -40,7 +40,7 @@ template <class S>
 void scale_strip(const S* x, S* y, index rows, const Groups<S>& p, Ends<Arith<S>> ends, const Kernels<S>& k, bool stream) {
     using T = Arith<S>;
     T min[STRIP], max[STRIP], by[5][STRIP];
-    k.rows_extremes({x, rows, p.span, p.x_group, min, max});
+    k.rows_extremes({x, rows, p.span, p.x_group, min, max, stream});
     const Scales<T> scales = {by[0], by[1], by[2], by[3], by[4]};
     const bool plain = k.finish_extremes({rows, min, max, ends, scales});
     k.rows_scale({x, y, rows, p.span, p.x_group, p.y_group, from(scales, 0, !plain), ends, stream});
@@ -146,7 +146,7 @@ class Scaler {
     void row_extremes(const Team& team, const S* x) {
         each_run(team, false, [&](index piece, index row, index group, index column, index run, index n) {
             k.rows_extremes({x + row * p.x_row + group * p.x_group + column, run, n, p.x_group, pieces_ + piece,
-                             pieces_ + p.rows * width_ + piece});
+                             pieces_ + p.rows * width_ + piece, stream_});
         });
     }
 
@@ -156,7 +156,7 @@ class Scaler {
             const index block = task / tiles, row = block * block_, column = task % tiles * tile_;
             T* min = pieces_ + 2 * block * cols_ + column;
             k.columns_extremes({x + row * stride + column, std::min(block_, rows_ - row), std::min(tile_, cols_ - column),
-                                stride, min, min + cols_});
+                                stride, min, min + cols_, stream_});
         });
         if (rest_ && team.id == team.size - 1)
             k.columns_extremes(
