@@ -18,6 +18,7 @@ from bit_cases import (
     group_norm,
     instance_norm,
     layer_norm,
+    moments,
     rms_norm,
     rows_gradient,
 )
@@ -213,6 +214,20 @@ def test_training_on_batches_larger_than_the_caches(shape, name, run):
     if name == "batch_norm":  # (a gradient has no out)
         in_place = x.copy()  # is not streamed
         assert_same(case.run(in_place, in_place), want, "in place")
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((9001, 1999), 0), ((9001, 1999), 1), ((70, 33, 99, 79), (0, 2, 3)), ((70, 33, 99, 79), (2, 3))]
+)
+def test_moments_of_what_no_cache_holds(shape, axis):
+    """Statistics alone, read from memory: what is sent for ahead has no part in them."""
+    case = Case("moments", shape, moments(axis), 1)
+    x = data(case, np.dtype(np.float32))
+    want = expected(case, x)
+    for isa, threads in zip(op.available_isas(), (2, 3, 5), strict=False):
+        op.use_isa(isa)
+        op.set_num_threads(threads)
+        assert_same(case.run(x, None), want, f"{isa}, {threads} threads")
 
 
 def test_every_public_norm_is_walked():

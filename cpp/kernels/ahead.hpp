@@ -17,7 +17,7 @@
 namespace onepass::ONEPASS_ISA {
 namespace {
 
-// (NEAR: into the first cache, where the rows of two chunks have room there.)
+// NEAR: into the first cache. (Where a chunk has long rows of two arrays, the second was quicker.)
 template <class S, int ROWS, bool NEAR = false>
 class Ahead {
     static constexpr index LINE = PACK / index(sizeof(S)), STEP = ROWS * WIDTH<Arith<S>>;   // elements

@@ -91,7 +91,7 @@ inline __attribute__((noinline)) Vec<float> widen(Bits16 bits, const Float16*) {
     using Float = Native<float>::type;
     using Int = Native<float>::mask;
     const Int h = (Int)longer(bits), rest = (h & 0x7fff) << 13, sign = (Int)((Bits32)h << 16) ^ (rest << 3);
-    const Int small = rest<(1 << 23), large = rest>(0x7bff << 13);
+    const Int small = (Int)(rest < (1 << 23)), large = (Int)(rest > (0x7bff << 13));
     // A subnormal's bits count up from 2^-14; infinity and NaN keep an exponent of ones.
     const Int one = Int{} + (1 << 23), rebiased = rest + 112 * one + (small & one) + (large & 112 * one);
     const Float value = (Float)rebiased - (Float)(small & 113 * one);
