@@ -217,7 +217,8 @@ def test_training_on_batches_larger_than_the_caches(shape, name, run):
 
 
 @pytest.mark.parametrize(
-    ("shape", "axis"), [((9001, 1999), 0), ((9001, 1999), 1), ((70, 33, 99, 79), (0, 2, 3)), ((70, 33, 99, 79), (2, 3))]
+    ("shape", "axis"),
+    [((9001, 1999), 0), ((9001, 1999), 1), ((70, 33, 99, 79), (0, 2, 3)), ((70, 33, 99, 79), (2, 3))],
 )
 def test_moments_of_what_no_cache_holds(shape, axis):
     """Statistics alone, read from memory: what is sent for ahead has no part in them."""
