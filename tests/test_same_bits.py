@@ -199,6 +199,13 @@ def test_results_larger_than_the_caches(case):
             assert_same([got], [want], f"{isa}, {threads} threads, out {by} elements off, part {i}")
 
 
+def assert_same_everywhere(case, x, want):
+    for isa, threads in zip(op.available_isas(), (2, 3, 5), strict=False):
+        op.use_isa(isa)
+        op.set_num_threads(threads)
+        assert_same(case.run(x, None), want, f"{isa}, {threads} threads")
+
+
 @pytest.mark.parametrize("shape", [(500, 3001), (9001, 1999), (70, 33, 99, 79), (200_003, 91)])
 @pytest.mark.parametrize(
     ("name", "run"), [("batch_norm", batch_norm()), ("batch_norm_backward", gradient(op.batch_norm_backward))]
@@ -207,10 +214,7 @@ def test_training_on_batches_larger_than_the_caches(shape, name, run):
     case = Case(name, shape, run, 1)
     x = data(case, np.dtype(np.float32))
     want = expected(case, x)
-    for isa, threads in zip(op.available_isas(), (2, 3, 5), strict=False):
-        op.use_isa(isa)
-        op.set_num_threads(threads)
-        assert_same(case.run(x, None), want, f"{isa}, {threads} threads")
+    assert_same_everywhere(case, x, want)
     if name == "batch_norm":  # (a gradient has no out)
         in_place = x.copy()  # is not streamed
         assert_same(case.run(in_place, in_place), want, "in place")
@@ -225,10 +229,7 @@ def test_moments_of_what_no_cache_holds(shape, axis):
     case = Case("moments", shape, moments(axis), 1)
     x = data(case, np.dtype(np.float32))
     want = expected(case, x)
-    for isa, threads in zip(op.available_isas(), (2, 3, 5), strict=False):
-        op.use_isa(isa)
-        op.set_num_threads(threads)
-        assert_same(case.run(x, None), want, f"{isa}, {threads} threads")
+    assert_same_everywhere(case, x, want)
 
 
 def test_every_public_norm_is_walked():
