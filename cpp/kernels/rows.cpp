@@ -32,8 +32,10 @@ struct Reader {
     const RowsNorm<S>& a;
     index ahead = a.x_stride * (a.ahead > BAND<FAR> ? a.ahead : BAND<FAR>);
     ONEPASS_INLINE Line<Arith<S>> line(index row) const {
-        if constexpr (WIDE && !FAR)
-            if (a.beyond) return row_line(a, sending<true>(source(row, 0, 0), closely(row)), row);
+        // (Rows that lie apart, with narrow vectors too: the processor's own prefetcher fetches what lies between them.)
+        if constexpr (!FAR)
+            if (a.beyond && (WIDE || a.x_stride != a.cols))
+                return row_line(a, Sending<Plain<S>, Shares<S, 1, 1>>{source(row, 0, 0), closely(row)}, row);
         return row_line(a, source(row, 0, 0), row);
     }
     ONEPASS_INLINE auto second(index row, index from = 0) const { return source(row, from, a.cols / 2 + from / 2); }
