@@ -48,10 +48,10 @@ constexpr index CLOSE_BEHIND = SENT_NEAR / index(sizeof(S));
 // With the narrowest vectors arithmetic takes longer than memory, and sending only adds to it.
 constexpr bool WIDE = NATIVE > 16;
 
-// What one of TIMES readings of rows sends for: its share of a later row in each of ARRAYS arrays (two at most, and none
-// where rows come from a cache), evenly over the elements that it reads. (Vector by vector, though lines are sent for
-// more than once so: all lines of a chunk or a burst together were slower.) Into the first cache: it was quicker so than
-// into the second, whoever else needs room there.
+// What one of TIMES readings of rows sends for: its share of a later row in each of ARRAYS arrays (two at most), evenly
+// over the elements that it reads. (Vector by vector, though lines are sent for more than once so: all lines of a chunk or
+// a burst together were slower.) Into the first cache: it was quicker so than into the second, whoever else needs room
+// there.
 template <class S, int TIMES, int ARRAYS>
 struct Shares {
     const S* later[2];

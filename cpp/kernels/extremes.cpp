@@ -62,7 +62,7 @@ ONEPASS_INLINE void extremes_of_rows(const Extremes<S>& a) {
 
 template <class S>
 void rows_extremes(const Extremes<S>& a) {
-    WIDE&& a.far ? extremes_of_rows<true>(a) : extremes_of_rows<false>(a);
+    (a.far && WIDE) ? extremes_of_rows<true>(a) : extremes_of_rows<false>(a);
 }
 
 // One chunk of all columns, met with what the rows before it gave. A NaN there stays: it is the second argument.

@@ -81,15 +81,12 @@ ONEPASS_INLINE Bits16 narrow(Vec<float> a, const Float16*) {
 ONEPASS_INLINE Vec<float> widen(Bits16 bits, const Float16*) { return {vcvt_f32_f16((float16x4_t)bits)}; }
 ONEPASS_INLINE Bits16 narrow(Vec<float> a, const Float16*) { return (Bits16)vcvt_f16_f32((float32x4_t)a.v); }
 #else
-template <class Bits>
-ONEPASS_INLINE Bits choose(Bits mask, Bits yes, Bits no) {
-    return (mask & yes) | (~mask & no);
-}
+typedef Native<float>::mask Int;
+ONEPASS_INLINE Int choose(Int mask, Int yes, Int no) { return (mask & yes) | (~mask & no); }
 // Signed, for SSE2 compares nothing else; and not inlined: with their temporaries, at every load and store, they were half
 // of what the compiler worked for.
 inline __attribute__((noinline)) Vec<float> widen(Bits16 bits, const Float16*) {
     using Float = Native<float>::type;
-    using Int = Native<float>::mask;
     const Int h = (Int)longer(bits), rest = (h & 0x7fff) << 13, sign = (Int)((Bits32)h << 16) ^ (rest << 3);
     const Int small = (Int)(rest < (1 << 23)), large = (Int)(rest > (0x7bff << 13));
     // A subnormal's bits count up from 2^-14; infinity and NaN keep an exponent of ones.
@@ -99,7 +96,6 @@ inline __attribute__((noinline)) Vec<float> widen(Bits16 bits, const Float16*) {
 }
 inline __attribute__((noinline)) Bits16 narrow(Vec<float> a, const Float16*) {
     using Float = Native<float>::type;
-    using Int = Native<float>::mask;
     const Int u = (Int)a.v, magnitude = u & 0x7fffffff, sign = u ^ magnitude;
     const Int small = magnitude < (113 << 23), large = magnitude >= 0x477ff000;   // 65520
     const Int normal = (magnitude + (((magnitude >> 13) & 1) + (0xfff - (112 << 23)))) >> 13;
