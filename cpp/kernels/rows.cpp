@@ -11,6 +11,19 @@
 namespace onepass::ONEPASS_ISA {
 namespace {
 
+// The next row's moments are taken while a row is written: arithmetic for the units that would only wait for stores. It
+// takes 32 registers, rows of one block each, and two rows of x, one of y, weight and bias that the first-level cache
+// holds; a third more where x comes from afar. (From the second cache it is as quick with what it sends for as without.)
+constexpr index HELD = 48 << 10, HELD_FROM_AFAR = 64 << 10;   // bytes
+
+template <bool FAR, class S>
+ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
+    const index weights = index(a.affine.weight != nullptr) + index(a.affine.bias != nullptr);
+    const index bytes = a.cols * (3 * index(sizeof(S)) + weights * index(sizeof(Arith<S>)));
+    const index held = FAR || a.beyond ? HELD_FROM_AFAR : HELD;
+    return NATIVE == 64 && a.cols <= BLOCK_SIZE<Arith<S>> && bytes <= held && a.rows > 1;
+}
+
 // Where x, y, weight and bias of one row fill the first-level cache, every row would fetch weight and bias again. So a few
 // rows are applied together, a stretch of columns at a time. (Not pack by pack, with weight and bias in registers: wherever
 // rows are whole pages long that was a third slower, however loads and stores were ordered.) From memory by short turns.
@@ -35,15 +48,16 @@ struct Reader {
         // (Rows that lie apart, with narrow vectors too: the processor's own prefetcher fetches what lies between them.)
         if constexpr (!FAR)
             if (a.beyond && (WIDE || a.x_stride != a.cols))
-                return row_line(a, Sending<Plain<S>, Shares<S, 1, 1>>{source(row, 0, 0), closely(row)}, row);
+                return row_line(a, Sending<Plain<S>, Shares<S, 1, 1>>{source(row, 0, 0), whole(row)}, row);
         return row_line(a, source(row, 0, 0), row);
     }
     ONEPASS_INLINE auto second(index row, index from = 0) const { return source(row, from, a.cols / 2 + from / 2); }
 
     // (What lies between rows that lie apart is not sent for.)
-    ONEPASS_INLINE Shares<S, 1, 1> closely(index row) const {
-        const index rows = (CLOSE_BEHIND<S> - 1) / a.cols + 1;
-        return {{a.x + row * a.x_stride + (a.x_stride == a.cols ? CLOSE_BEHIND<S> : rows * a.x_stride)}, 0};
+    ONEPASS_INLINE Shares<S, 1, 1> whole(index row) const {
+        constexpr index AWAY = FAR ? BEHIND<S> : CLOSE_BEHIND<S>;
+        const index rows = (AWAY - 1) / a.cols + 1;
+        return {{a.x + row * a.x_stride + (a.x_stride == a.cols ? AWAY : rows * a.x_stride)}, 0};
     }
 
   private:
@@ -75,33 +89,25 @@ __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index 
     }
 }
 
-// Where rows come from a cache, the next row's moments are taken while a row is written: arithmetic for the units that
-// would only wait for stores. It takes 32 registers, and several rows of one block each. (From the second cache it is as
-// quick with what it sends for as without.)
-template <class S>
-ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
-    return a.cols <= BLOCK_SIZE<Arith<S>> && a.rows > 1;
-}
-
 // All rows but the last, whose line is returned. (A function of its own: all registers are its loop's.)
-template <bool CENTERED, class S, class AffineOfRow>
-__attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, AffineOfRow affine_of) {
+template <bool FAR, bool CENTERED, class S, class AffineOfRow>
+__attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, bool joined, Edge<S>& edge,
+                                                          AffineOfRow affine_of) {
     using T = Arith<S>;
     // Variables of their own: for all that the compiler knows, a store to y changes what `a` refers to.
     const index cols = a.cols, x_stride = a.x_stride, y_stride = a.y_stride, rows = a.rows;
     const Finish how = a.finish;
     const double inverse = inverse_freedom(double(cols), how);
     const T half = half_inverse<T>(cols / LANES<T>);
-    const S *from = a.x, *later = Reader<S, false>{a}.closely(1).later[0];
+    const S *from = a.x, *later = Reader<S, FAR>{a}.whole(1).later[0];
     S* y = a.y;
-    Edge<S> edge;
     Line<T> line = row_line<CENTERED>(a, Plain<S>{a.x}, 0);
     for (index row = 0; row + 1 < rows; ++row, from += x_stride, later += x_stride, y += y_stride) {
         const Plain<S> x = {from}, next = {from + x_stride};
         const T pivot = CENTERED ? choose_pivot(next, cols, T(1)) : T(0);
         using Reading = Sending<Plain<S>, Shares<S, 1, 1>>;
         LaneMoments<CENTERED, Reading, T, false> lanes({next, {{later}, 0}}, 0, cols, {pivot, 1, 1});
-        apply_row(x, y, cols, line, affine_of(row), false, false, edge, lanes);
+        apply_row(x, y, cols, line, affine_of(row), FAR, joined, edge, lanes);
         lanes.rest();
         const Moments m = moments_of(lanes, cols, half);
         Finished f;
@@ -121,16 +127,17 @@ ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
     Edge<S> edge;
     index row = 0, known = -1;   // the row whose line is known
     Line<Arith<S>> line = {};
-    if (bands(a)) {
+    if (interleaved<FAR>(a)) {
+        if constexpr (NATIVE == 64) {
+            line = a.centered ? norm_interleaved<FAR, true>(a, joined, edge, affine_of)
+                              : norm_interleaved<FAR, false>(a, joined, edge, affine_of);
+            row = known = a.rows - 1;
+        }
+    } else if (bands(a)) {
         for (; row < a.rows; row += BAND<FAR>) {
             constexpr bool MAY_SEND = !FAR && WIDE;
             const index rows = a.rows - row < BAND<FAR> ? a.rows - row : BAND<FAR>;
             a.beyond ? norm_band<FAR, MAY_SEND>(a, row, rows, affine_at) : norm_band<FAR, false>(a, row, rows, affine_at);
-        }
-    } else if constexpr (NATIVE == 64 && !FAR) {
-        if (interleaved(a)) {
-            line = a.centered ? norm_interleaved<true>(a, affine_of) : norm_interleaved<false>(a, affine_of);
-            row = known = a.rows - 1;
         }
     }
     for (; row < a.rows; ++row) {

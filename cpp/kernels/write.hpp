@@ -116,7 +116,7 @@ ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& 
             later.at(i);
             return source(i, lanes);
         };
-        index i = write_bursts<T>(head, end, sending, value, put);
+        index i = write_bursts<T>(head, end, sending, value, put, meanwhile);
         for (; i < end; i += WIDTH<T>) stream(y + i, at(i, All{}));
     } else {
         const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { store(y + i, a, b); };
