@@ -8,6 +8,7 @@
 
 #include "dispatch/dispatch.hpp"
 #include "kernels/moments.hpp"
+#include "plan/beside.hpp"
 #include "plan/groups.hpp"
 #include "plan/scratch.hpp"
 #include "plan/threads.hpp"
@@ -60,6 +61,7 @@ class Solver {
         ones_ = p.weight || p.bias;
         far_ = beyond_nearer_caches(p.problems * p.rows * width_ * index(sizeof(S)));
         expands_ = !p.by_rows && wide_folds_ * width_ != p.groups;
+        choose(0);
     }
 
     // Cuts what it needs; the pieces are null, and only counted, where the cutter has no memory.
@@ -69,9 +71,9 @@ class Solver {
                 columns_.cut(cutter, p.rows * p.groups);
             } else {
                 const index n = blocks_ * cols_ + (rest_ ? width_ : 0);
-                pivot_ = cut_apart(cutter, n, 1);
-                low_ = cut_apart(cutter, n, 2);
-                m2_ = cut_apart(cutter, n, 3);
+                pivot_ = cut_apart<T>(cutter, p.x, n, 1);
+                low_ = cut_apart<T>(cutter, p.x, n, 2);
+                m2_ = cut_apart<T>(cutter, p.x, n, 3);
                 columns_.cut(cutter, cols_ + width_);
             }
             if (folds_ > 1) folded_.cut(cutter, width_);
@@ -83,21 +85,18 @@ class Solver {
         if (expands_) cut_lines(cutter, wide_, wide_folds_ * width_);
         if (ones_) {
             const index n = p.by_rows ? p.groups : wide_folds_ * width_;
-            product_ = cut_beside(cutter, n, 4);
-            weight_ = cut_beside(cutter, n, 5);
-            bias_ = cut_beside(cutter, n, 6);
+            product_ = cut_beside<T>(cutter, p.y, n, 4);
+            weight_ = cut_beside<T>(cutter, p.y, n, 5);
+            bias_ = cut_beside<T>(cutter, p.y, n, 6);
         }
     }
 
     void run(const Team& team, index number) {
-        if (team.id == 0) {
-            x_ = p.x + number * p.x_problem;
-            y_ = p.y ? p.y + number * p.y_problem : nullptr;
-            number_ = number;
-            out_of_range_.store(false);
-            apart_.store(false);
+        if (number > 0) {     // the first is chosen already
+            team.barrier();   // the last one used the same scratch
+            if (team.id == 0) choose(number);
+            team.barrier();
         }
-        team.barrier();
         bool ranged = false;
         if (p.given_mean) {
             take_given(team);
@@ -113,36 +112,23 @@ class Solver {
             put_moments(team, ranged);
         }
         if (y_) apply(team, ranged);
-        team.barrier();   // the next problem uses the same scratch
     }
 
   private:
-    // An array whose elements lie on cache lines where the results' do, so that one cut into lines fits both; and `eighth`
-    // eighths of a page behind them, for a load that lies just before a pending store within its page waits for it.
-    T* cut_beside(Cutter& cutter, index n, std::uintptr_t eighth) const {
-        constexpr auto LINE = std::uintptr_t(Scratch::LINE), HELD = LINE / sizeof(T), PAGE = std::uintptr_t(4096);
-        T* array = cutter.cut<T>(n + index((PAGE + LINE) / sizeof(T)));
-        if (!array) return nullptr;
-        const auto y = reinterpret_cast<std::uintptr_t>(p.y);
-        const auto off = y / LINE * LINE + eighth * PAGE / 8 - reinterpret_cast<std::uintptr_t>(array);
-        return array + off % PAGE / sizeof(T) + y % LINE / sizeof(S) % HELD;
-    }
-    void cut_lines(Cutter& cutter, Lines<T>& line, index n) const {
-        line.mean = cut_beside(cutter, n, 2);
-        line.scale = cut_beside(cutter, n, 4);
-        line.low = cut_beside(cutter, n, 3);
-        line.before = cut_beside(cutter, n, 1);
-        line.after = cut_beside(cutter, n, 7);
+    void choose(index number) {
+        x_ = p.x + number * p.x_problem;
+        y_ = p.y ? p.y + number * p.y_problem : nullptr;
+        number_ = number;
+        out_of_range_.store(false);
+        apart_.store(false);
     }
 
-    // An array `quarter` quarters of a page off x: rows of x that are pages apart fill one set of the first-level cache,
-    // and what is read and written beside them must lie in another.
-    T* cut_apart(Cutter& cutter, index n, std::uintptr_t quarter) const {
-        constexpr auto PAGE = std::uintptr_t(4096);
-        T* array = cutter.cut<T>(n + index(PAGE / sizeof(T)));
-        const auto off =
-            reinterpret_cast<std::uintptr_t>(p.x) + quarter * PAGE / 4 - reinterpret_cast<std::uintptr_t>(array);
-        return array ? array + off % PAGE / sizeof(T) : nullptr;
+    void cut_lines(Cutter& cutter, Lines<T>& line, index n) const {
+        line.mean = cut_beside<T>(cutter, p.y, n, 2);
+        line.scale = cut_beside<T>(cutter, p.y, n, 4);
+        line.low = cut_beside<T>(cutter, p.y, n, 3);
+        line.before = cut_beside<T>(cutter, p.y, n, 1);
+        line.after = cut_beside<T>(cutter, p.y, n, 7);
     }
 
     // ---- moments ----
@@ -164,7 +150,8 @@ class Solver {
                                 columns_.m2 + from});
             }
         });
-        team.barrier();
+        // (What a member has merged it finishes itself, unless there is more to merge.)
+        if (folds_ > 1 || merged != p.groups) team.barrier();
         if (folds_ > 1) merge_folds(team, ranged);
         team.each(ceil_div(p.groups, GROUP_TILE), [&](index task) {
             const index from = task * GROUP_TILE, n = std::min(GROUP_TILE, p.groups - from);
