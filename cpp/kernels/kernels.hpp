@@ -65,6 +65,7 @@ struct RowsNorm {
     const S* residual;
     S* sum;
     index residual_stride, sum_stride;
+    Arith<S>* held;   // where streamed: room for a row of sums
 };
 
 // The gradients of a norm of contiguous rows. What rows add to the weight's and the bias's is added to dweight and dbias,

@@ -10,33 +10,43 @@
 namespace onepass::ONEPASS_ISA {
 namespace {
 
-template <class S, class Source>
-ONEPASS_INLINE void write_sum(const Source& x, S* sum, index n, bool streamed, bool joined, Edge<S>& edge) {
+// Where the sum is not to be read again, it is written to `held`, too.
+template <bool HELD, class S, class Source>
+ONEPASS_INLINE void write_sum(const Source& x, S* sum, Arith<S>* held, index n, bool streamed, bool joined, Edge<S>& edge) {
     const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return x.at(i, lanes); };
-    const auto value = [](auto v, index, auto) ONEPASS_FLAT { return v; };
+    const auto value = [=](auto v, index i, auto lanes) ONEPASS_FLAT {
+        if constexpr (HELD) store(held + i, v, lanes);
+        return v;
+    };
     write_row<Arith<S>>(sum, n, source, value, streamed, joined, edge);
 }
 
-// The sum first: it may be written over x or residual. One that is streamed is added again for y, which is quicker than to
-// read it.
+// The sum first: it may be written over x or residual. One that is streamed would come from memory again.
 template <bool STREAM, class S, class AffineAt>
 ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
+    // Adding once more is quicker than to wait for the line with nothing to write, but where it takes conversions.
+    constexpr bool TWICE = !STREAM && sizeof(S) == sizeof(Arith<S>);
     const bool joined = rows_join<S>(STREAM, a.cols, a.y_stride), sums_joined = rows_join<S>(STREAM, a.cols, a.sum_stride);
     Edge<S> edge, sum_edge;
     for (index row = 0; row < a.rows; ++row) {
         const bool more = row + 1 < a.rows;
         const Added<S> x = {a.x + row * a.x_stride, a.residual + row * a.residual_stride};
-        const auto reading = [&](int time) ONEPASS_FLAT {
+        const auto reading = [&](const auto& source, int time) ONEPASS_FLAT {
             const S *later = x.x + a.ahead * a.x_stride, *later_residual = x.residual + a.ahead * a.residual_stride;
-            return sending<STREAM>(x, Shares<S, 3, 2>{{later, later_residual}, a.cols * time / 3});
+            return sending<STREAM>(source, Shares<S, 3, 2>{{later, later_residual}, a.cols * time / 3});
         };
         S *y = a.y + row * a.y_stride, *sum = a.sum + row * a.sum_stride;
-        const Line<Arith<S>> line = row_line(a, reading(0), row);
-        write_sum(reading(1), sum, a.cols, STREAM, sums_joined && more, sum_edge);
-        if constexpr (STREAM)
-            apply_row(reading(2), y, a.cols, line, affine_at(0), true, joined && more, edge);
-        else
-            apply_row(Plain<S>{sum}, y, a.cols, line, affine_at(0), false, false, edge);
+        Line<Arith<S>> line;
+        if constexpr (TWICE) line = row_line(a, x, row);
+        write_sum<STREAM>(reading(x, 0), sum, a.held, a.cols, STREAM, sums_joined && more, sum_edge);
+        const auto sums = [&] {
+            if constexpr (STREAM)
+                return Plain<Arith<S>>{a.held};
+            else
+                return Plain<S>{sum};
+        }();
+        if constexpr (!TWICE) line = row_line(a, reading(sums, 1), row);
+        apply_row(reading(sums, 2), y, a.cols, line, affine_at(0), STREAM, joined && more, edge);
     }
 }
 

@@ -39,7 +39,7 @@ void each_run(const Rows<S>& p, index from, index to, index longest, const F& f)
 }
 
 template <class S>
-void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool stream, bool beyond) {
+void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool stream, bool beyond, Arith<S>* held) {
     const View& v = p.view;
     const bool segments = p.affine.segment > 1 && (p.affine.weight || p.affine.bias);
     const auto norm = p.residual ? k.rows_add_norm : segments ? k.rows_norm_segments : k.rows_norm;
@@ -51,7 +51,7 @@ void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool
         norm({x, y, rows, v.size[2], v.stride[0][1], v.stride[1][1], affine, p.how, p.mean ? p.mean + row : nullptr,
               p.rstd ? p.rstd + row : nullptr, stream, rows_ahead(v.size[2], sizeof(S)), beyond, p.centered,
               p.residual ? p.residual + offset(2) : nullptr, p.sum ? p.sum + offset(3) : nullptr, v.stride[2][1],
-              v.stride[3][1]});
+              v.stride[3][1], held});
     });
 }
 
@@ -122,11 +122,17 @@ void solve(const Rows<S>& given) {
     const index bytes = p.view.elements() * index(sizeof(S)) * (p.residual ? 4 : p.y ? 2 : 1);
     const bool stream = p.y && streams(p.x, p.y, bytes) && (!p.sum || (streams(p.x, p.sum, bytes) && p.sum != p.residual));
     const bool beyond = beyond_nearer_caches(bytes);
-    run_team(static_cast<int>(std::min<index>(threads_for(bytes), rows)), [&](const Team& team) {
+    const int threads = static_cast<int>(std::min<index>(threads_for(bytes), rows));
+    // For each thread a row of sums, which are not to be read where they are streamed to.
+    const std::size_t row = std::size_t(p.view.size[2]) * sizeof(Arith<S>),
+                      each = (row / Scratch::LINE + 1) * Scratch::LINE;
+    const Scratch sums(p.residual && stream ? each * std::size_t(threads) : 0);
+    run_team(threads, [&](const Team& team) {
         const index from = team.from(rows), to = team.to(rows);
         if (from == to) return;
         if (p.y)
-            norm_rows(p, k, from, to, stream, beyond);
+            norm_rows(p, k, from, to, stream, beyond,
+                      reinterpret_cast<Arith<S>*>(sums.data() + each * std::size_t(team.id)));
         else
             moments_of_rows(p, k, from, to, beyond);
     });
