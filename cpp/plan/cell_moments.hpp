@@ -185,10 +185,16 @@ class CellMoments {
         const index n = std::min(MERGED, p.channels - channel), pieces = p.across ? p.samples * shape.pieces : shape.pieces;
         const index first = row * shape.pieces * p.channels + channel, cell = row * p.channels + channel;
         const T* after = ranged ? after_ + row * shape.width + channel : nullptr;
-        if (weighted)
+        if (weighted) {
             merge_moments<true>(weighted_.pivot, weighted_.low, weighted_.m2, first, pieces, n, after, cell);
-        else
+        } else if (pieces == shape.blocks || shape.pieces == 1) {   // all hold as much but the last
+            const double held = shape.held(0), last = shape.held((pieces - 1) % shape.pieces);
+            k.merge_blocks({sums_.pivot + first, sums_.low + first, sums_.m2 + first, pieces, p.channels, n, 1, held, last,
+                            after, mean + cell, low + cell, m2 + cell});
+            std::fill_n(count + cell, n, held * double(pieces - 1) + last);
+        } else {
             merge_moments<false>(sums_.pivot, sums_.low, sums_.m2, first, pieces, n, after, cell);
+        }
         if (!p.dy) return;
         if (weighted)
             merge_products(weighted_, first, pieces, n, after, cell);
