@@ -28,12 +28,12 @@ ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
 // rows are applied together, a stretch of columns at a time. (Not pack by pack, with weight and bias in registers: wherever
 // rows are whole pages long that was a third slower, however loads and stores were ordered.) From memory by short
 // turns, the wider the vectors the shorter; but where 16 bits are converted, for longer than memory takes, by long ones.
+constexpr index FILLS = 8192;   // bytes of a row of weights
 constexpr bool SHORT_TURNS = NATIVE == 64;
 template <class S, bool FAR>
 constexpr int BAND = FAR ? (SHORT_TURNS && sizeof(S) > 2 ? 4 : 2) : 8;   // rows
 template <class S, bool FAR>
 constexpr index STRETCH = FAR ? (sizeof(S) == 2 ? 1024 : (SHORT_TURNS ? 128 : 256)) : 512;   // columns
-constexpr index FILLS = 8192;                                                                // bytes of a row of weights
 
 template <class S>
 ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {

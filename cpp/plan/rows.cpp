@@ -124,9 +124,9 @@ void solve(const Rows<S>& given) {
     const bool beyond = beyond_nearer_caches(bytes);
     const int threads = static_cast<int>(std::min<index>(threads_for(bytes), rows));
     // For each thread a row of sums, which are not to be read where they are streamed to.
-    const std::size_t row = std::size_t(p.view.size[2]) * sizeof(Arith<S>),
-                      each = (row / Scratch::LINE + 1) * Scratch::LINE;
-    const Scratch sums(p.residual && stream ? each * std::size_t(threads) : 0);
+    const std::size_t row = p.residual && stream ? std::size_t(p.view.size[2]) * sizeof(Arith<S>) : 0;
+    const std::size_t each = (row + Scratch::LINE - 1) / Scratch::LINE * Scratch::LINE;
+    const Scratch sums(each * std::size_t(threads));
     run_team(threads, [&](const Team& team) {
         const index from = team.from(rows), to = team.to(rows);
         if (from == to) return;
