@@ -92,7 +92,7 @@ class Solver {
     }
 
     void run(const Team& team, index number) {
-        if (number > 0) {     // the first is chosen already
+        if (number != number_) {
             team.barrier();   // the last one used the same scratch
             if (team.id == 0) choose(number);
             team.barrier();
