@@ -132,20 +132,21 @@ def test_same_bits(case, half):
 
 
 @pytest.mark.parametrize(
-    "norm", ["layer_norm", "wide rows", "rms_norm", "add_rms_norm", "sums", "batch_norm"]
+    "norm", ["layer_norm", "rms_norm", "weighted rows", "wide rows", "add_rms_norm", "sums", "batch_norm"]
 )
 def test_larger_than_the_caches(norm, half):
     """Results that are written past the caches: those of one block, over and over."""
-    block = np.random.default_rng(0).standard_normal((408, 2303), F32).astype(half)
+    block = np.random.default_rng(0).standard_normal((409, 2303), F32).astype(half)
     if norm == "wide rows":
-        block = block.reshape(-1, 3 * 2303)
+        block = block[:408].reshape(-1, 3 * 2303)
     x = np.tile(block, (22, 1))
     weight = np.random.default_rng(1).standard_normal(x.shape[1], F32)
     running = {"running_mean": np.full(2303, 0.1, F32), "running_var": np.full(2303, 0.9, F32)}
     run = {
         "layer_norm": op.layer_norm,
+        "rms_norm": op.rms_norm,
+        "weighted rows": lambda x, **kwargs: op.rms_norm(x, weight, **kwargs),
         "wide rows": lambda x, **kwargs: op.layer_norm(x, weight, **kwargs),
-        "rms_norm": lambda x, **kwargs: op.rms_norm(x, weight, **kwargs),
         "add_rms_norm": lambda x, **kwargs: op.add_rms_norm(x, x[:, ::-1].copy(), weight, **kwargs)[0],
         "sums": lambda x, out=None: op.add_layer_norm(x, x[:, ::-1].copy(), sum_out=out)[1],
         "batch_norm": lambda x, **kwargs: op.batch_norm(x, **running, **kwargs),

@@ -59,7 +59,7 @@ struct RowsNorm {
     Finish finish;
     Arith<S>*mean, *rstd;
     bool stream;   // results with non-temporal stores
-    index ahead;   // where streamed: rows from the one that is read to the one that is sent for
+    index ahead;   // rows from the one that is read to the one that is sent for: farther where streamed
     bool beyond;   // x comes from, and y goes to, farther than the nearer caches
     bool centered;
     const S* residual;

@@ -58,8 +58,7 @@ struct Reader {
     // (What lies between rows that lie apart is not sent for.)
     ONEPASS_INLINE Shares<S, 1, 1> whole(index row) const {
         constexpr index AWAY = FAR ? BEHIND<S> : CLOSE_BEHIND<S>;
-        const index rows = (AWAY - 1) / a.cols + 1;
-        return {{a.x + row * a.x_stride + (a.x_stride == a.cols ? AWAY : rows * a.x_stride)}, 0};
+        return {{a.x + row * a.x_stride + (a.x_stride == a.cols ? AWAY : a.ahead * a.x_stride)}, 0};
     }
 
   private:

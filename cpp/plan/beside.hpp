@@ -9,12 +9,12 @@
 
 namespace onepass {
 
+constexpr std::uintptr_t PAGE = 4096;   // bytes
+
 // For n elements, a place that many quarters of a page behind `y`: a load that lies just before a pending store within its
 // page waits for it.
 template <class T>
 class Beside {
-    static constexpr std::uintptr_t PAGE = 4096;   // bytes
-
   public:
     Beside(const void* y, std::ptrdiff_t n) : y_(reinterpret_cast<std::uintptr_t>(y)), n_(static_cast<std::size_t>(n)) {}
 
@@ -32,26 +32,25 @@ class Beside {
     std::size_t n_;
 };
 
-// The same of a block that is cut, for results of another type, too: elements lie on cache lines where the results' do, so
-// that one cut into lines fits both, `eighth` eighths of a page behind them.
+// The same, cut off a block. (Of rows that are pages apart, too: they fill one set of the first-level cache, and what is
+// read and written beside them must lie in another.)
+template <class T>
+T* cut_apart(Cutter& cutter, const void* y, std::ptrdiff_t n, std::uintptr_t quarters) {
+    const Beside<T> beside(y, n);
+    char* start = cutter.cut<char>(static_cast<std::ptrdiff_t>(beside.bytes()));
+    return start ? beside.place(start, quarters) : nullptr;
+}
+
+// And for results of another type: elements lie on cache lines where the results' do, so that one cut into lines fits both,
+// `eighth` eighths of a page behind them.
 template <class T, class S>
 T* cut_beside(Cutter& cutter, const S* y, std::ptrdiff_t n, std::uintptr_t eighth) {
-    constexpr auto LINE = std::uintptr_t(Scratch::LINE), HELD = LINE / sizeof(T), PAGE = std::uintptr_t(4096);
+    constexpr auto LINE = std::uintptr_t(Scratch::LINE), HELD = LINE / sizeof(T);
     T* array = cutter.cut<T>(n + std::ptrdiff_t((PAGE + LINE) / sizeof(T)));
     if (!array) return nullptr;
     const auto to = reinterpret_cast<std::uintptr_t>(y);
     const auto off = to / LINE * LINE + eighth * PAGE / 8 - reinterpret_cast<std::uintptr_t>(array);
     return array + off % PAGE / sizeof(T) + to % LINE / sizeof(S) % HELD;
-}
-
-// An array `quarter` quarters of a page off x: rows of x that are pages apart fill one set of the first-level cache, and
-// what is read and written beside them must lie in another.
-template <class T>
-T* cut_apart(Cutter& cutter, const void* x, std::ptrdiff_t n, std::uintptr_t quarter) {
-    constexpr auto PAGE = std::uintptr_t(4096);
-    T* array = cutter.cut<T>(n + std::ptrdiff_t(PAGE / sizeof(T)));
-    const auto off = reinterpret_cast<std::uintptr_t>(x) + quarter * PAGE / 4 - reinterpret_cast<std::uintptr_t>(array);
-    return array ? array + off % PAGE / sizeof(T) : nullptr;
 }
 
 }   // namespace onepass

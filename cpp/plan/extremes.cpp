@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "dispatch/dispatch.hpp"
+#include "plan/beside.hpp"
 #include "plan/group_solver.hpp"
 #include "plan/scratch.hpp"
 #include "plan/threads.hpp"
@@ -120,14 +121,9 @@ class Scaler {
     // Elements lie on cache lines where the results' do, so that a row cut into lines fits both; and quarters of a page off
     // them, since a load that lies just before a pending store within its page waits for it.
     void cut_scales(Cutter& cutter, Scales<T>& by, index n) const {
-        constexpr auto PAGE = std::uintptr_t(4096);
-        std::uintptr_t quarter = 0;
-        for (T** array : {&by.min, &by.max, &by.scale, &by.before, &by.after}) {
-            *array = cutter.cut<T>(n + index(PAGE / sizeof(T)));
-            const auto off =
-                reinterpret_cast<std::uintptr_t>(p.y) + ++quarter * PAGE / 4 - reinterpret_cast<std::uintptr_t>(*array);
-            if (*array) *array += off % PAGE / sizeof(T);
-        }
+        std::uintptr_t quarters = 0;
+        for (T** array : {&by.min, &by.max, &by.scale, &by.before, &by.after})
+            *array = cut_apart<T>(cutter, p.y, n, ++quarters);
     }
 
     // f(piece, row, group, column, pieces, elements) for runs of pieces that lie evenly spaced.

@@ -19,7 +19,7 @@ bool streams(const void* x, const void* y, index bytes) {
 
 bool beyond_nearer_caches(index bytes) { return static_cast<std::size_t>(bytes) > last_level_cache() / 4; }
 
-index rows_ahead(index cols, index size) { return (SENT_FAR - 1) / (cols * size) + 1; }
+index rows_ahead(index sent, index cols, index size) { return (sent - 1) / (cols * size) + 1; }
 
 namespace {
 
@@ -49,9 +49,9 @@ void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool
         RowAffine<Arith<S>> affine = p.affine;
         affine.first = row % affine.period;
         norm({x, y, rows, v.size[2], v.stride[0][1], v.stride[1][1], affine, p.how, p.mean ? p.mean + row : nullptr,
-              p.rstd ? p.rstd + row : nullptr, stream, rows_ahead(v.size[2], sizeof(S)), beyond, p.centered,
-              p.residual ? p.residual + offset(2) : nullptr, p.sum ? p.sum + offset(3) : nullptr, v.stride[2][1],
-              v.stride[3][1], held});
+              p.rstd ? p.rstd + row : nullptr, stream, rows_ahead(stream ? SENT_FAR : SENT_NEAR, v.size[2], sizeof(S)),
+              beyond, p.centered, p.residual ? p.residual + offset(2) : nullptr, p.sum ? p.sum + offset(3) : nullptr,
+              v.stride[2][1], v.stride[3][1], held});
     });
 }
 
@@ -124,15 +124,16 @@ void solve(const Rows<S>& given) {
     const bool beyond = beyond_nearer_caches(bytes);
     const int threads = static_cast<int>(std::min<index>(threads_for(bytes), rows));
     // For each thread a row of sums, which are not to be read where they are streamed to.
-    const std::size_t row = p.residual && stream ? std::size_t(p.view.size[2]) * sizeof(Arith<S>) : 0;
+    const std::size_t row = std::size_t(p.view.size[2]) * sizeof(Arith<S>);
     const std::size_t each = (row + Scratch::LINE - 1) / Scratch::LINE * Scratch::LINE;
-    const Scratch sums(each * std::size_t(threads));
+    std::optional<Scratch> sums;
+    if (p.residual && stream) sums.emplace(each * std::size_t(threads));
     run_team(threads, [&](const Team& team) {
         const index from = team.from(rows), to = team.to(rows);
         if (from == to) return;
         if (p.y)
             norm_rows(p, k, from, to, stream, beyond,
-                      reinterpret_cast<Arith<S>*>(sums.data() + each * std::size_t(team.id)));
+                      sums ? reinterpret_cast<Arith<S>*>(sums->data() + each * std::size_t(team.id)) : nullptr);
         else
             moments_of_rows(p, k, from, to, beyond);
     });

@@ -36,7 +36,7 @@ bool streams(const void* x, const void* y, index bytes);
 // Whether so many bytes are more than the nearer caches hold.
 bool beyond_nearer_caches(index bytes);
 
-// How many rows of `cols` elements further on a row is sent for.
-index rows_ahead(index cols, index size);
+// How many rows of `cols` elements further on a row is sent for, to lie SENT_FAR or SENT_NEAR away at least.
+index rows_ahead(index sent, index cols, index size);
 
 }   // namespace onepass

@@ -40,7 +40,7 @@ void add_block(const RowGradients<S>& p, const Sums<Arith<S>>& sums, index block
         const auto offset = [&](int operand) { return outer * v.stride[operand][0] + inner * v.stride[operand][1]; };
         kernels<S>().rows_backward({p.x + offset(0), p.dy + offset(2), p.dx + offset(1), run, v.size[2], v.stride[0][1],
                                     v.stride[2][1], v.stride[1][1], p.weight, p.how, sums.dweight(block), sums.dbias(block),
-                                    stream, far, rows_ahead(v.size[2], sizeof(S)), p.centered});
+                                    stream, far, rows_ahead(SENT_FAR, v.size[2], sizeof(S)), p.centered});
         row += run;
     }
 }
