@@ -69,6 +69,26 @@ def test_results_are_rounded_to_nearest_even(half, each_isa):
     assert_identical(y, np.tile(ref.rounded(weight, half), (2, 1)))
 
 
+@pytest.mark.parametrize("shape", [(2, 1000), (40, 1000), (40, 987), (40, 3000), (40, 64)])
+@pytest.mark.parametrize("array", ["weight", "bias"])
+@pytest.mark.parametrize("norm", ["layer_norm", "add_layer_norm", "batch_norm"])
+def test_no_number_of_a_nan(norm, array, shape, half, each_isa):
+    """A float32 NaN stays one, whatever is in the half that rounding drops."""
+    x = np.random.default_rng(2).standard_normal(shape, F32).astype(half)
+    bits = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00001, 0x7F800001, 0xFFC0FFFF, 0x7FFF8000], np.uint32)
+    at = np.linspace(0, shape[1] - 1, bits.size).astype(int)
+    given = {array: np.ones(shape[1], F32)}
+    given[array][at] = bits.view(F32)
+    y = {
+        "layer_norm": op.layer_norm,
+        "add_layer_norm": lambda x, **given: op.add_layer_norm(x, x, **given)[0],
+        "batch_norm": lambda x, **given: op.batch_norm(x, training=True, **given),
+    }[norm](x, **given)
+    expected = np.zeros(shape, bool)
+    expected[:, at] = True
+    assert np.array_equal(is_nan(y), expected)
+
+
 ADDS = [
     Case(name, shape, (1,), run, None, (1,))
     for shape in ((1001, 1003), (3, 200_003))
@@ -132,13 +152,23 @@ def test_same_bits(case, half):
 
 
 @pytest.mark.parametrize(
-    "norm", ["layer_norm", "rms_norm", "weighted rows", "wide rows", "add_rms_norm", "sums", "batch_norm"]
+    "norm",
+    [
+        "layer_norm",
+        "rms_norm",
+        "weighted rows",
+        "narrow rows",
+        "wide rows",
+        "add_rms_norm",
+        "sums",
+        "batch_norm",
+    ],
 )
 def test_larger_than_the_caches(norm, half):
     """Results that are written past the caches: those of one block, over and over."""
     block = np.random.default_rng(0).standard_normal((409, 2303), F32).astype(half)
-    if norm == "wide rows":
-        block = block[:408].reshape(-1, 3 * 2303)
+    if norm in ("narrow rows", "wide rows"):
+        block = block[:408].reshape(-1, 987 if norm == "narrow rows" else 3 * 2303)
     x = np.tile(block, (22, 1))
     weight = np.random.default_rng(1).standard_normal(x.shape[1], F32)
     running = {"running_mean": np.full(2303, 0.1, F32), "running_var": np.full(2303, 0.9, F32)}
@@ -146,6 +176,7 @@ def test_larger_than_the_caches(norm, half):
         "layer_norm": op.layer_norm,
         "rms_norm": op.rms_norm,
         "weighted rows": lambda x, **kwargs: op.rms_norm(x, weight, **kwargs),
+        "narrow rows": lambda x, **kwargs: op.layer_norm(x, weight, weight, **kwargs),
         "wide rows": lambda x, **kwargs: op.layer_norm(x, weight, **kwargs),
         "add_rms_norm": lambda x, **kwargs: op.add_rms_norm(x, x[:, ::-1].copy(), weight, **kwargs)[0],
         "sums": lambda x, out=None: op.add_layer_norm(x, x[:, ::-1].copy(), sum_out=out)[1],

@@ -49,11 +49,11 @@ constexpr index CLOSE_BEHIND = SENT_NEAR / index(sizeof(S));
 constexpr bool WIDE = NATIVE > 16;
 
 // What one of TIMES readings of rows sends for: its share of a later row in each of ARRAYS arrays (two at most), evenly
-// over the elements that it reads. (Vector by vector, though lines are sent for more than once so: all lines of a chunk or
-// a burst together were slower.) Into the first cache: it was quicker so than into the second, whoever else needs room
-// there.
+// over the elements that it reads. (Vector by vector: all lines of a chunk or a burst together were slower.) Into the
+// first cache: it was quicker so than into the second, whoever else needs room there.
 template <class S, int TIMES, int ARRAYS>
 struct Shares {
+    static constexpr index LINE = PACK / index(sizeof(S)) * TIMES;   // elements that are read while a line is sent for
     const S* later[2];
     index first;   // of the elements of the share
 
@@ -75,6 +75,12 @@ struct Sending {
     }
     ONEPASS_INLINE auto one(index i) const { return source.one(i); }
 };
+// (A chunk's lines are known when it is compiled: each is sent for once.)
+template <class Source, class Shares>
+ONEPASS_INLINE auto of_chunk(const Sending<Source, Shares>& x, index i, index offset) {
+    if (offset % Shares::LINE == 0) x.shares.at(i);
+    return x.source.at(i, All{});
+}
 
 // The source that sends, or where nothing is SENT, or vectors are narrow, the source itself.
 template <bool SENT, class Source, class Shares>

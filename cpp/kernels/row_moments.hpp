@@ -69,6 +69,26 @@ struct Added {
     ONEPASS_INLINE Arith<S> one(index i) const { return as_stored(splat(element(x + i) + element(residual + i)), x).v[0]; }
 };
 
+// What a chunk reads at i, `offset` elements behind its beginning.
+template <class Source>
+ONEPASS_INLINE auto of_chunk(const Source& source, index i, index) {
+    return source.at(i, All{});
+}
+
+// A source whose elements are kept as they were converted, for the next reading.
+template <class Source, class T>
+struct Keeping {
+    Source source;
+    T* kept;
+    template <class Lanes>
+    ONEPASS_INLINE Vec<T> at(index i, Lanes lanes) const {
+        const Vec<T> x = source.at(i, lanes);
+        store(kept + i, x, lanes);
+        return x;
+    }
+    ONEPASS_INLINE T one(index i) const { return source.one(i); }
+};
+
 // The sum of some deviations from the pivot, and M2 (not centered: the sum of squares, and no sum).
 template <class V>
 struct Subset {
@@ -166,7 +186,7 @@ struct LaneMoments {
     ONEPASS_INLINE void take(int j) {
         const index at = start + done * STEP + j * WIDTH<T>;
 #pragma GCC unroll 8
-        for (int i = 0; i < CHUNK; ++i) d[i] = shift(x.at(at + i * LANES<T>, All{}));
+        for (int i = 0; i < CHUNK; ++i) d[i] = shift(of_chunk(x, at + i * LANES<T>, i * LANES<T> + j * WIDTH<T>));
         if constexpr (CENTERED) sum = sum8(d);
     }
     ONEPASS_INLINE void square(int j) {

@@ -90,8 +90,38 @@ __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index 
     }
 }
 
+// Rows of 16 bits, where arithmetic takes longer than memory. To convert a row once and keep what it became is quicker than
+// to convert it twice, as long as that fits, too (not for RMS norm, which computes less); and so is to round without a look
+// for NaN, which is for such calls as can have none but bfloat16's own and arithmetic's.
+constexpr index KEPT = 2048;   // elements
+constexpr index WORTH = 16;    // rows, of looking at weight and bias first
+
+// Neither infinite nor NaN, all of them.
+template <class T>
+ONEPASS_INLINE bool finite(const T* p, index n) {
+    Vec<T> none[PARTS] = {};
+    each_vector<T>(n, [&](index i, auto lanes) ONEPASS_FLAT {
+        const Vec<T> v = load(p + i, lanes);
+        none[0] = none[0] + (v - v);
+    });
+    return sum_lanes(none) == 0;
+}
+template <class S>
+ONEPASS_INLINE bool simple(const RowsNorm<S>& a) {
+    const auto ordinary = [&](const Arith<S>* p) { return !p || finite(p, a.cols); };
+    return a.centered && a.rows >= WORTH && a.cols <= KEPT && a.affine.period == 1 && a.finish.eps == a.finish.eps &&
+           ordinary(a.affine.weight) && ordinary(a.affine.bias);
+}
+
+// What the moments of a row are taken with while another is written.
+template <class Moments, bool SIMPLE>
+struct Meanwhile : Moments {
+    typedef std::conditional_t<SIMPLE, ShortNans, AnyNans> Nans;
+    using Moments::Moments;
+};
+
 // All rows but the last, whose line is returned. (A function of its own: all registers are its loop's.)
-template <bool FAR, bool CENTERED, class S, class AffineOfRow>
+template <bool FAR, bool CENTERED, bool SIMPLE, class S, class AffineOfRow>
 __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, bool joined, Edge<S>& edge,
                                                           AffineOfRow affine_of) {
     using T = Arith<S>;
@@ -102,13 +132,30 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
     const T half = half_inverse<T>(cols / LANES<T>);
     const S *from = a.x, *later = Reader<S, FAR>{a}.whole(1).later[0];
     S* y = a.y;
+    // Half a page apart: a load waits for a pending store in its place within a page.
+    alignas(PACK) T kept[2][SIMPLE ? KEPT + 2048 / sizeof(T) : 1];
+    const auto keeping = [&](const auto& source, index row) ONEPASS_FLAT {
+        if constexpr (SIMPLE)
+            return Keeping<Plain<S>, T>{source, kept[row % 2]};
+        else
+            return source;
+    };
+    const auto once_more = [&](const S* x, index row) ONEPASS_FLAT {
+        if constexpr (SIMPLE)
+            return Plain<T>{kept[row % 2]};
+        else
+            return Plain<S>{x};
+    };
     Line<T> line = row_line<CENTERED>(a, Plain<S>{a.x}, 0);
+    if constexpr (SIMPLE)
+        each_vector<T>(cols, [&](index i, auto lanes) ONEPASS_FLAT { store(kept[0] + i, load(a.x + i, lanes), lanes); });
     for (index row = 0; row + 1 < rows; ++row, from += x_stride, later += x_stride, y += y_stride) {
-        const Plain<S> x = {from}, next = {from + x_stride};
+        const Plain<S> next = {from + x_stride};
         const T pivot = CENTERED ? choose_pivot(next, cols, T(1)) : T(0);
-        using Reading = Sending<Plain<S>, Shares<S, 1, 1>>;
-        LaneMoments<CENTERED, Reading, T, false> lanes({next, {{later}, 0}}, 0, cols, {pivot, 1, 1});
-        apply_row(x, y, cols, line, affine_of(row), FAR, joined, edge, lanes);
+        using Reading = Sending<decltype(keeping(next, row)), Shares<S, 1, 1>>;
+        Meanwhile<LaneMoments<CENTERED, Reading, T, false>, SIMPLE> lanes({keeping(next, row + 1), {{later}, 0}}, 0, cols,
+                                                                          {pivot, 1, 1});
+        apply_row(once_more(from, row), y, cols, line, affine_of(row), FAR, joined, edge, lanes);
         lanes.rest();
         const Moments m = moments_of(lanes, cols, half);
         Finished f;
@@ -116,6 +163,14 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
         keep_statistics(a, row + 1, f);
     }
     return {line.mean, line.low, line.scale, line.before, line.after, line.ranged};   // (`line` itself would be in memory)
+}
+
+template <bool FAR, class S, class AffineOfRow>
+ONEPASS_INLINE Line<Arith<S>> interleave(const RowsNorm<S>& a, bool joined, Edge<S>& edge, const AffineOfRow& affine_of) {
+    if constexpr (sizeof(S) == 2)
+        if (simple(a)) return norm_interleaved<FAR, true, true>(a, joined, edge, affine_of);
+    return a.centered ? norm_interleaved<FAR, true, false>(a, joined, edge, affine_of)
+                      : norm_interleaved<FAR, false, false>(a, joined, edge, affine_of);
 }
 
 template <bool FAR, class S, class AffineAt>
@@ -130,8 +185,7 @@ ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
     Line<Arith<S>> line = {};
     if (interleaved<FAR>(a)) {
         if constexpr (NATIVE == 64) {
-            line = a.centered ? norm_interleaved<FAR, true>(a, joined, edge, affine_of)
-                              : norm_interleaved<FAR, false>(a, joined, edge, affine_of);
+            line = interleave<FAR>(a, joined, edge, affine_of);
             row = known = a.rows - 1;
         }
     } else if (bands(a)) {

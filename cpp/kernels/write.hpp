@@ -6,6 +6,8 @@
 // none of this touches their bits.
 #pragma once
 
+#include <type_traits>
+
 #include "simd/pack.hpp"
 
 namespace onepass::ONEPASS_ISA {
@@ -40,12 +42,13 @@ ONEPASS_INLINE Both<T> held(Both<T> of) {
 // store to it would be in the way of the next loads of x.
 constexpr int BURST = 4;
 
-// Puts value(read(k)) for each vector k of the burst at `at`.
-template <class T, class Read, class Value, class Put>
-ONEPASS_INLINE void write_burst(index at, const Read& read, const Value& value, const Put& put) {
+// Puts value(read(k)) for each vector k of the burst at `at`. What comes `between` has nothing to do with it.
+template <class T, class Read, class Value, class Put, class Between>
+ONEPASS_INLINE void write_burst(index at, const Read& read, const Value& value, const Put& put, const Between& between) {
     Vec<T> burst[BURST];
 #pragma GCC unroll 4
     for (int k = 0; k < BURST; ++k) burst[k] = held(value(read(k), at + k * WIDTH<T>, All{}));
+    between();
 #pragma GCC unroll 4
     for (int k = 0; k < BURST; k += 2) put(at + k * WIDTH<T>, burst[k], burst[k + 1]);
 }
@@ -56,22 +59,24 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
     if (i + STEP > end) return i;
     decltype(source(i, All{})) now[BURST], next[BURST];
     const auto read = [&](int k) ONEPASS_FLAT { return now[k]; };
+    const auto nothing = []() ONEPASS_FLAT {};
 #pragma GCC unroll 4
     for (int k = 0; k < BURST; ++k) now[k] = held(source(i + k * WIDTH<T>, All{}));
     for (; i + 2 * STEP <= end; i += STEP) {
 #pragma GCC unroll 4
         for (int k = 0; k < BURST; ++k) next[k] = held(source(i + STEP + k * WIDTH<T>, All{}));
-        write_burst<T>(i, read, value, put);
+        write_burst<T>(i, read, value, put, nothing);
 #pragma GCC unroll 4
         for (int k = 0; k < BURST; ++k) now[k] = next[k];
     }
-    write_burst<T>(i, read, value, put);
+    write_burst<T>(i, read, value, put, nothing);
     return i + STEP;
 }
 
-// Where there is something else to do meanwhile, a piece of it comes before each burst: so there is always work that waits
-// for nothing, and the loads of one kind are far from the stores of the other.
+// Where there is something else to do meanwhile, a piece of it comes between the values of each burst and their stores: so
+// there is always work that waits for nothing, and conversions, which take long, have begun before it.
 struct Nothing {
+    typedef AnyNans Nans;   // of what is written meanwhile
     ONEPASS_INLINE void at(index) const {}
 };
 template <class T, class Source, class Value, class Put>
@@ -86,8 +91,8 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
 #pragma GCC unroll 8
         for (int k = 0; k < Meanwhile::PIECES; ++k) {
             const index at = i + k * STEP;
-            meanwhile.piece(k);
-            write_burst<T>(at, [&](int j) ONEPASS_FLAT { return source(at + j * WIDTH<T>, All{}); }, value, put);
+            const auto read = [&](int j) ONEPASS_FLAT { return source(at + j * WIDTH<T>, All{}); };
+            write_burst<T>(at, read, value, put, [&]() ONEPASS_FLAT { meanwhile.piece(k); });
         }
     }
     return write_bursts<T>(i, end, source, value, put);
@@ -99,6 +104,7 @@ template <class T, class S, class Source, class Value, class Meanwhile = Nothing
 ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& value, bool streamed, bool joined,
                               Edge<S>& edge, Meanwhile&& meanwhile = {}, const Later& later = {}) {
     constexpr index LINE = Edge<S>::LINE;
+    using Nans = typename std::remove_reference_t<Meanwhile>::Nans;
     const auto at = [&](index i, auto lanes) ONEPASS_FLAT { return value(source(i, lanes), i, lanes); };
     const index before = to_line(y), head = before < n ? before : n, end = n - index(std::size_t(n - head) % LINE);
     if (head) {
@@ -111,7 +117,7 @@ ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& 
         edge.waiting = false;
     }
     if (streamed) {
-        const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { stream(y + i, a, b); };
+        const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { stream(y + i, a, b, Nans()); };
         const auto sending = [&](index i, auto lanes) ONEPASS_FLAT {
             later.at(i);
             return source(i, lanes);
@@ -119,7 +125,7 @@ ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& 
         index i = write_bursts<T>(head, end, sending, value, put, meanwhile);
         for (; i < end; i += WIDTH<T>) stream(y + i, at(i, All{}));
     } else {
-        const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { store(y + i, a, b); };
+        const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { store(y + i, a, b, Nans()); };
         index i = write_bursts<T>(head, end, source, value, put, meanwhile);
         for (; i < end; i += WIDTH<T>) store(y + i, at(i, All{}));
     }

@@ -110,16 +110,22 @@ inline __attribute__((noinline)) Bits16 narrow(Vec<float> a, const Float16*) {
 // it converts; two stores are quicker there than putting its results together.)
 #if defined(__AVX512F__)
 typedef __m512i Two16;
+template <bool ANY_NANS = true>
 ONEPASS_INLINE Two16 narrow(Vec<float> a, Vec<float> b) {
     alignas(64) static constexpr std::uint16_t UPPER[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
                                                             33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
     const __m512i at = _mm512_load_si512(UPPER), one = _mm512_set1_epi16(1);
     const __m512i upper = _mm512_permutex2var_epi16((__m512i)a.v, at, (__m512i)b.v);
     const __m512i lower = _mm512_permutex2var_epi16((__m512i)a.v, _mm512_sub_epi16(at, one), (__m512i)b.v);
-    const __mmask32 number = _mm512_cmplt_epu16_mask(_mm512_add_epi16(upper, upper), _mm512_set1_epi16(short(0xff00)));
     // lower | (upper & 1), as one instruction: above the middle, or on it and odd.
-    const __m512i rest = _mm512_ternarylogic_epi32(lower, upper, one, 0xf8);
-    const __mmask32 up = _mm512_mask_cmpgt_epu16_mask(number, rest, _mm512_set1_epi16(short(0x8000)));
+    const __m512i rest = _mm512_ternarylogic_epi32(lower, upper, one, 0xf8), middle = _mm512_set1_epi16(short(0x8000));
+    __mmask32 up;
+    if constexpr (ANY_NANS) {
+        const __m512i twice = _mm512_add_epi16(upper, upper), infinite = _mm512_set1_epi16(short(0xff00));
+        up = _mm512_mask_cmpgt_epu16_mask(_mm512_cmplt_epu16_mask(twice, infinite), rest, middle);
+    } else {
+        up = _mm512_cmpgt_epu16_mask(rest, middle);
+    }
     return _mm512_mask_add_epi16(upper, up, upper, one);
 }
 ONEPASS_INLINE void store_two(void* p, Two16 bits) { _mm512_storeu_si512(p, bits); }
@@ -201,6 +207,10 @@ ONEPASS_HALF(BFloat16)
 #if defined(__SSE2__)
 ONEPASS_INLINE void store(BFloat16* p, Vec<float> a, Vec<float> b) { store_two(p, narrow(a, b)); }
 ONEPASS_INLINE void stream(BFloat16* p, Vec<float> a, Vec<float> b) { stream_two(p, narrow(a, b)); }
+#endif
+#if defined(__AVX512F__)
+ONEPASS_INLINE void store(BFloat16* p, Vec<float> a, Vec<float> b, ShortNans) { store_two(p, narrow<false>(a, b)); }
+ONEPASS_INLINE void stream(BFloat16* p, Vec<float> a, Vec<float> b, ShortNans) { stream_two(p, narrow<false>(a, b)); }
 #endif
 
 // One element, in a register all the way: a vector that is put together in memory keeps its reader waiting for the stores.
