@@ -115,7 +115,7 @@ ONEPASS_INLINE bool simple(const RowsNorm<S>& a) {
 
 // What the moments of a row are taken with while another is written.
 template <class Moments, bool SIMPLE>
-struct Meanwhile : Moments {
+struct WhileWriting : Moments {
     typedef std::conditional_t<SIMPLE, ShortNans, AnyNans> Nans;
     using Moments::Moments;
 };
@@ -153,8 +153,8 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
         const Plain<S> next = {from + x_stride};
         const T pivot = CENTERED ? choose_pivot(next, cols, T(1)) : T(0);
         using Reading = Sending<decltype(keeping(next, row)), Shares<S, 1, 1>>;
-        Meanwhile<LaneMoments<CENTERED, Reading, T, false>, SIMPLE> lanes({keeping(next, row + 1), {{later}, 0}}, 0, cols,
-                                                                          {pivot, 1, 1});
+        WhileWriting<LaneMoments<CENTERED, Reading, T, false>, SIMPLE> lanes({keeping(next, row + 1), {{later}, 0}}, 0,
+                                                                             cols, {pivot, 1, 1});
         apply_row(once_more(from, row), y, cols, line, affine_of(row), FAR, joined, edge, lanes);
         lanes.rest();
         const Moments m = moments_of(lanes, cols, half);
