@@ -116,7 +116,7 @@ ONEPASS_INLINE bool simple(const RowsNorm<S>& a) {
 // What the moments of a row are taken with while another is written.
 template <class Moments, bool SIMPLE>
 struct WhileWriting : Moments {
-    typedef std::conditional_t<SIMPLE, ShortNans, AnyNans> Nans;
+    typedef Nans<!SIMPLE> Written;
     using Moments::Moments;
 };
 

@@ -6,8 +6,6 @@
 // none of this touches their bits.
 #pragma once
 
-#include <type_traits>
-
 #include "simd/pack.hpp"
 
 namespace onepass::ONEPASS_ISA {
@@ -76,9 +74,13 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
 // Where there is something else to do meanwhile, a piece of it comes between the values of each burst and their stores: so
 // there is always work that waits for nothing, and conversions, which take long, have begun before it.
 struct Nothing {
-    typedef AnyNans Nans;   // of what is written meanwhile
+    typedef Nans<true> Written;   // what is written meanwhile may have any
     ONEPASS_INLINE void at(index) const {}
 };
+template <class Meanwhile>
+ONEPASS_INLINE auto nans_written(const Meanwhile&) {
+    return typename Meanwhile::Written();
+}
 template <class T, class Source, class Value, class Put>
 ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, const Value& value, const Put& put, Nothing&) {
     return write_bursts<T>(i, end, source, value, put);
@@ -104,7 +106,7 @@ template <class T, class S, class Source, class Value, class Meanwhile = Nothing
 ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& value, bool streamed, bool joined,
                               Edge<S>& edge, Meanwhile&& meanwhile = {}, const Later& later = {}) {
     constexpr index LINE = Edge<S>::LINE;
-    using Nans = typename std::remove_reference_t<Meanwhile>::Nans;
+    const auto nans = nans_written(meanwhile);
     const auto at = [&](index i, auto lanes) ONEPASS_FLAT { return value(source(i, lanes), i, lanes); };
     const index before = to_line(y), head = before < n ? before : n, end = n - index(std::size_t(n - head) % LINE);
     if (head) {
@@ -117,7 +119,7 @@ ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& 
         edge.waiting = false;
     }
     if (streamed) {
-        const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { stream(y + i, a, b, Nans()); };
+        const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { stream(y + i, a, b, nans); };
         const auto sending = [&](index i, auto lanes) ONEPASS_FLAT {
             later.at(i);
             return source(i, lanes);
@@ -125,7 +127,7 @@ ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& 
         index i = write_bursts<T>(head, end, sending, value, put, meanwhile);
         for (; i < end; i += WIDTH<T>) stream(y + i, at(i, All{}));
     } else {
-        const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { store(y + i, a, b, Nans()); };
+        const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { store(y + i, a, b, nans); };
         index i = write_bursts<T>(head, end, source, value, put, meanwhile);
         for (; i < end; i += WIDTH<T>) store(y + i, at(i, All{}));
     }

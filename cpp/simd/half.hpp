@@ -209,8 +209,8 @@ ONEPASS_INLINE void store(BFloat16* p, Vec<float> a, Vec<float> b) { store_two(p
 ONEPASS_INLINE void stream(BFloat16* p, Vec<float> a, Vec<float> b) { stream_two(p, narrow(a, b)); }
 #endif
 #if defined(__AVX512F__)
-ONEPASS_INLINE void store(BFloat16* p, Vec<float> a, Vec<float> b, ShortNans) { store_two(p, narrow<false>(a, b)); }
-ONEPASS_INLINE void stream(BFloat16* p, Vec<float> a, Vec<float> b, ShortNans) { stream_two(p, narrow<false>(a, b)); }
+ONEPASS_INLINE void store(BFloat16* p, Vec<float> a, Vec<float> b, Nans<false>) { store_two(p, narrow<false>(a, b)); }
+ONEPASS_INLINE void stream(BFloat16* p, Vec<float> a, Vec<float> b, Nans<false>) { stream_two(p, narrow<false>(a, b)); }
 #endif
 
 // One element, in a register all the way: a vector that is put together in memory keeps its reader waiting for the stores.

@@ -212,16 +212,16 @@ ONEPASS_INLINE void stream(S* p, Vec<T> a, Vec<T> b) {
     stream(p + WIDTH<T>, b);
 }
 
-// What is known of NaN among them: nothing, or that none has anything in its lower half, where rounding to bfloat16 may
+// What is known of NaN among them: there may be ANY, or none has anything in its lower half, where rounding to bfloat16 may
 // make a number of it.
-struct AnyNans {};
-struct ShortNans {};
-template <class S, class T, class Nans>
-ONEPASS_INLINE void store(S* p, Vec<T> a, Vec<T> b, Nans) {
+template <bool ANY>
+struct Nans {};
+template <class S, class T, bool ANY>
+ONEPASS_INLINE void store(S* p, Vec<T> a, Vec<T> b, Nans<ANY>) {
     store(p, a, b);
 }
-template <class S, class T, class Nans>
-ONEPASS_INLINE void stream(S* p, Vec<T> a, Vec<T> b, Nans) {
+template <class S, class T, bool ANY>
+ONEPASS_INLINE void stream(S* p, Vec<T> a, Vec<T> b, Nans<ANY>) {
     stream(p, a, b);
 }
 
