@@ -155,6 +155,23 @@ def test_nan(norm, dtype):
     gradients.check_nan(norm, dtype)
 
 
+@each_norm
+def test_channels_have_no_say_in_each_other(norm, dtype):
+    """Neither one that leaves the range, and is taken again, nor one whose gradient is infinite."""
+    x, dy = norm.data("N(0, 1)", dtype), given_dy(norm, dtype)
+    ordinary = norm.backward(dy, x)
+    huge = x.copy()
+    np.moveaxis(huge, norm.axis, 0)[-1] *= 1e200 if dtype == np.float64 else 1e30
+    infinite = dy.copy()
+    infinite[(0,) * dy.ndim] = np.inf
+    first = norm.backward(infinite, x)
+    for a, b, of_first in zip(ordinary, norm.backward(infinite, huge), first, strict=True):
+        a, b, of_first = (np.moveaxis(g, norm.axis if g.ndim > 1 else 0, 0) for g in (a, b, of_first))
+        assert np.array_equal(a[1:-1], b[1:-1])
+        assert np.array_equal(of_first[0], b[0], equal_nan=True)
+    assert first[2][0] == np.inf
+
+
 @small_norm
 def test_strides(norm, dtype):
     gradients.check_strides(norm, dtype)

@@ -76,7 +76,7 @@ ONEPASS_INLINE bool finish_tiles(const Finishing<T>& a) {
         const double* __restrict low = a.low + start;
         const double* __restrict m2 = a.m2 + start;
         T out[3][TILE], statistics[2][TILE];
-        double before[TILE], after[TILE];
+        double before[TILE], after[TILE], scale[TILE];
         long in_range[TILE];
         for (index j = 0; RANGED && j < n; ++j) {
             before[j] = double(a.line.before[start + j]);
@@ -88,6 +88,7 @@ ONEPASS_INLINE bool finish_tiles(const Finishing<T>& a) {
             out[0][j] = T(f.mean);
             out[1][j] = T(f.low);
             out[2][j] = T(f.scale);
+            scale[j] = f.scale;
             statistics[0][j] = T(f.true_mean);
             statistics[1][j] = T(f.rstd);
             in_range[j] = f.in_range ? 1 : 0;
@@ -98,6 +99,7 @@ ONEPASS_INLINE bool finish_tiles(const Finishing<T>& a) {
         for (index j = 0; j < n; ++j) all &= in_range[j];
         for (index j = 0; a.true_mean && j < n; ++j) a.true_mean[start + j] = statistics[0][j];
         for (index j = 0; a.rstd && j < n; ++j) a.rstd[start + j] = statistics[1][j];
+        for (index j = 0; a.scale && j < n; ++j) a.scale[start + j] = scale[j];
     }
     return all != 0;
 }

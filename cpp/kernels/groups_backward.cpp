@@ -68,8 +68,9 @@ ONEPASS_INLINE Part<T> part_of(const S* dy, index stride, index rows, const Valu
     return part;
 }
 
-// Merges `rows` <= ROWS rows of all columns into the sums of the `seen` rows before them.
-// FOLDED: these are the columns of a folded row.
+// Merges `rows` <= ROWS rows of all columns into the sums of the `seen` rows before them. Lines are read whole: of rows
+// that are pages apart sixteen lie in one set of the first-level cache, and what is left of them would be gone when its
+// turn came. FOLDED: these are the columns of a folded row.
 template <bool WHOLE, bool RANGED, bool FOLDED, class S>
 ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows, index cols, index seen,
                               const Arith<S>* before, const Arith<S>* after, Sums<Arith<S>> to, bool far) {
@@ -79,7 +80,7 @@ ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows,
     const Vec<T> one = hidden_one<T>();
     const index later = (FOLDED ? 2 : 1) * ROWS * stride;
     Ahead<S, ROWS, FOLDED> next_x(x + later, stride, cols), next_dy(dy + later, stride, cols);
-    each_vector<T>(cols, [&](index j, auto lanes) ONEPASS_FLAT {
+    each_vector<T>(FOLDED ? 0 : to_line(x), cols, [&](index j, auto lanes) ONEPASS_FLAT {
         if (WHOLE && far) {
             next_x.step();
             next_dy.step();

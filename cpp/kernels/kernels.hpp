@@ -155,6 +155,7 @@ struct Finishing {
     Finish how;
     Lines<T> line;
     T *true_mean, *rstd;
+    double* scale = nullptr;   // likewise: the line's, before it was rounded
 };
 
 // Weighted moments, an element a column (of at most COLUMN_BLOCK rows), or an element a row. The weight of an element

@@ -76,9 +76,11 @@ class CellMoments {
         : shape(problem), weighted(problem.weighing && !problem.given_mean), p(problem), k(kernels), far_(far) {}
 
     void cut(Cutter& cutter) {
+        std::uintptr_t eighths = 0;
         const index n = shape.samples * shape.pieces * shape.channels;
         if (!weighted)
-            for (T** array : {&sums_.pivot, &sums_.low, &sums_.m2, &sums_.sum, &sums_.product}) *array = cutter.cut<T>(n);
+            for (T** array : {&sums_.pivot, &sums_.low, &sums_.m2, &sums_.sum, &sums_.product})
+                *array = cut_beside<T>(cutter, p.x, n, ++eighths);
         if (weighted)
             for (double** array :
                  {&weighted_.count, &weighted_.pivot, &weighted_.low, &weighted_.m2, &weighted_.sum, &weighted_.product})

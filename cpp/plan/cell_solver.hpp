@@ -24,23 +24,34 @@ class CellSolver {
 
   public:
     CellSolver(const Cells<S>& problem, const Kernels<S>& kernels, bool stream)
-        : p(problem), k(kernels), stream_(stream), of_(problem, kernels, stream), shape_(of_.shape) {}
+        : p(problem),
+          k(kernels),
+          stream_(stream),
+          single_(p.dy && p.y && p.members == 1 && p.span > 0 && !p.weighing && !p.given_mean && !p.moments.mean),
+          of_(problem, kernels, stream),
+          shape_(of_.shape) {}
 
     void cut(Cutter& cutter) {
         of_.cut(cutter);
+        std::uintptr_t eighths = 0;
         for (T** array : {&at_.mean, &at_.low, &at_.scale, &at_.before, &at_.after, &shift_, &slope_})
-            *array = cutter.cut<T>(shape_.cell_rows * shape_.width);
+            *array = cut_beside<T>(cutter, p.y, shape_.cell_rows * shape_.width, ++eighths);
         of_.set_ranges(at_.before, at_.after);
-        weight_ = cutter.cut<T>(shape_.width);
-        bias_ = cutter.cut<T>(shape_.width);
+        weight_ = cut_beside<T>(cutter, p.y, shape_.width, 5);
+        bias_ = cut_beside<T>(cutter, p.y, shape_.width, 4);
     }
 
     void run(const Team& team) {
         prepare(team);
         for (const bool ranged : {false, true}) {
             of_.take(team, ranged);
-            team.barrier();
-            team.each(shape_.cell_rows * (p.channels / p.members), [&](index group) { finish_group(group, ranged); });
+            // (What a member has merged it finishes itself, where nothing else belongs to it.)
+            if (single_) {
+                team.each(shape_.cell_rows * ceil_div(p.channels, MERGED), [&](index task) { finish_cells(task, ranged); });
+            } else {
+                team.barrier();
+                team.each(shape_.cell_rows * (p.channels / p.members), [&](index group) { finish_group(group, ranged); });
+            }
             team.barrier();
             if (!out_of_range_.load()) break;
         }
@@ -101,12 +112,45 @@ class CellSolver {
         if (p.count) p.count[number] = m.count;
     }
 
+    // The same for neighbouring cells, each of them a group of its own and of as many elements, in vectors.
+    void finish_cells(index task, bool ranged) {
+        const index tiles = ceil_div(p.channels, MERGED), row = task / tiles, channel = task % tiles * MERGED;
+        const index cell = row * p.channels + channel, line = row * shape_.width + channel,
+                    n = std::min(MERGED, p.channels - channel);
+        const double count = of_.count[cell];
+        Lines<T> at = at_;
+        for (T** array : {&at.mean, &at.low, &at.scale, &at.before, &at.after}) *array += line;
+        if (!ranged) at.before = at.after = nullptr;
+        double scale[MERGED];
+        if (!k.finish_groups({n, count, of_.mean + cell, of_.low + cell, of_.m2 + cell, p.how, at,
+                              p.mean ? p.mean + cell : nullptr, p.rstd ? p.rstd + cell : nullptr, scale})) {
+            for (index i = 0; i < n; ++i) finish_group(cell + i, ranged);
+            return;
+        }
+        T shift[MERGED], slope[MERGED];
+        const double *sum = of_.sum + cell, *product = of_.product + cell;
+        for (index i = 0; i < n; ++i) shift[i] = T(sum[i] / count);
+        for (index i = 0; i < n; ++i) slope[i] = T(product[i] * scale[i] * scale[i] / count);
+        for (index i = 0; i < n; ++i) of_.product[cell + i] *= scale[i];
+        for (index i = 0; p.weight && i < n; ++i) at.scale[i] = T(scale[i] * double(p.weight[channel + i]));
+        std::copy_n(shift, n, shift_ + line);
+        std::copy_n(slope, n, slope_ + line);
+        for (index fold = 1; fold < shape_.folds; ++fold)
+            for (T* array : {at_.mean, at_.low, at_.scale, shift_, slope_})
+                std::copy_n(array + line, n, array + line + fold * p.channels);
+        if (std::any_of(at.low, at.low + n, [](T low) { return low != 0; })) any_low_.store(true);
+    }
+
     // The parameters of a group's cells, and what each of them adds to dweight and dbias.
     void put_line(index cell, index line, const Moments& m, const Finished& f) {
         const index n = p.members;
         const double after = double(at_.after[line]);
         double b = 0.0, a = 0.0;
-        if (p.dy) {
+        if (p.dy && n == 1 && !p.given_mean) {
+            b = of_.sum[cell];
+            a = of_.product[cell];
+            of_.product[cell] *= f.scale;
+        } else if (p.dy) {
             for (index i = 0; i < n; ++i) {
                 // Of a cell whose mean differs from the group's.
                 const double mean = p.given_mean ? f.mean : m.mean, low = p.given_mean ? 0.0 : m.low;
@@ -239,6 +283,7 @@ class CellSolver {
     const Cells<S>& p;
     const Kernels<S>& k;
     const bool stream_;
+    const bool single_;   // each cell is a group, and all hold as much
     CellMoments<S> of_;
     const CellShape& shape_;
     Lines<T> at_ = {};
