@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import inspect
 
+import ml_dtypes
 import numpy as np
 import pytest
 from bit_cases import (
@@ -164,6 +165,26 @@ def test_place_in_the_batch(case, dtype):
             assert_same([rows(x[places])], [y[places]], f"{name}, {threads} threads")
 
 
+@pytest.mark.parametrize("run", [layer_norm(), rms_norm()], ids=["layer_norm", "rms_norm"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+def test_narrow_rows_side_by_side(run, dtype, each_isa):
+    """Those that are finished together have the bits of each alone, and so have their statistics."""
+    for d in (15, 16, 17, 31, 64, 100, 128, 255, 256, 511, 600):
+        x = np.random.default_rng(d).standard_normal((39, d)) + 1
+        x[[2, 20], d // 2] = np.nan, np.inf
+        x[3], x[5], x[30] = 0.1, x[5] * 2.0**66, x[30] * 2.0**-83
+        with np.errstate(over="ignore"):
+            x = x.astype(dtype)
+        together = run(x, None)
+        for row in range(len(x)):
+            alone = run(x[row : row + 1], None)
+            for one, of_all in zip(alone, together, strict=True):
+                a, b = np.asarray(one), np.asarray(of_all)[row : row + 1]
+                nan = np.isnan(a)
+                assert np.array_equal(nan, np.isnan(b)), (d, row)
+                assert a[~nan].tobytes() == b[~nan].tobytes(), (d, row)
+
+
 # Results larger than the caches are written past them, with other stores. (Those of 500 x 3001 are larger than the nearer
 # caches of most machines, and not than all: of those, what lies apart is sent for.)
 STREAMED = [
@@ -172,6 +193,8 @@ STREAMED = [
     Case("layer_norm", (9001, 1999), layer_norm(), 0),
     Case("layer_norm images", (20_001, 7, 129), layer_norm((1, 2)), 0),
     Case("layer_norm wide", (4003, 4099), layer_norm(), 0),
+    Case("layer_norm narrow", (300_001, 61), layer_norm(), 0),
+    Case("rms_norm narrow", (300_001, 64), rms_norm(), 0),
     Case("rms_norm", (9001, 1999), rms_norm(), 0),
     Case("add_layer_norm", (9001, 1999), add_norm(op.add_layer_norm), 0),
     Case("group_norm", (70, 32, 99, 79), group_norm(8), 0),

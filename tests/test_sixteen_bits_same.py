@@ -158,6 +158,7 @@ def test_same_bits(case, half):
         "rms_norm",
         "weighted rows",
         "narrow rows",
+        "narrower rows",
         "wide rows",
         "add_rms_norm",
         "sums",
@@ -167,8 +168,9 @@ def test_same_bits(case, half):
 def test_larger_than_the_caches(norm, half):
     """Results that are written past the caches: those of one block, over and over."""
     block = np.random.default_rng(0).standard_normal((409, 2303), F32).astype(half)
-    if norm in ("narrow rows", "wide rows"):
-        block = block[:408].reshape(-1, 987 if norm == "narrow rows" else 3 * 2303)
+    width = {"narrow rows": 987, "narrower rows": 329, "wide rows": 3 * 2303}.get(norm)
+    if width:
+        block = block[:408].reshape(-1, width)
     x = np.tile(block, (22, 1))
     weight = np.random.default_rng(1).standard_normal(x.shape[1], F32)
     running = {"running_mean": np.full(2303, 0.1, F32), "running_var": np.full(2303, 0.9, F32)}
@@ -177,6 +179,7 @@ def test_larger_than_the_caches(norm, half):
         "rms_norm": op.rms_norm,
         "weighted rows": lambda x, **kwargs: op.rms_norm(x, weight, **kwargs),
         "narrow rows": lambda x, **kwargs: op.layer_norm(x, weight, weight, **kwargs),
+        "narrower rows": lambda x, **kwargs: op.layer_norm(x, weight, weight, **kwargs),
         "wide rows": lambda x, **kwargs: op.layer_norm(x, weight, **kwargs),
         "add_rms_norm": lambda x, **kwargs: op.add_rms_norm(x, x[:, ::-1].copy(), weight, **kwargs)[0],
         "sums": lambda x, out=None: op.add_layer_norm(x, x[:, ::-1].copy(), sum_out=out)[1],

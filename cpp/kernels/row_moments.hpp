@@ -111,6 +111,14 @@ ONEPASS_INLINE Subset<T> lane(const Subset<Vector<T, 16>>& a, int i) {
     return {lane(a.sum, i), lane(a.m2, i)};
 }
 
+// Of equally many elements each, `half` half of the reciprocal of how many: the difference of their means is that of their
+// sums over the number.
+template <class V, class T>
+ONEPASS_INLINE Subset<V> join(const Subset<V>& a, const Subset<V>& b, T half) {
+    const V delta = a.sum - b.sum;
+    return {a.sum + b.sum, (a.m2 + b.m2) + delta * delta * half};
+}
+
 // The last elements of a row, fewer than a pack: their mean first, then the squares about it.
 template <bool CENTERED, class Source, class T, bool RANGED>
 ONEPASS_INLINE Moments part_moments(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
@@ -217,11 +225,8 @@ ONEPASS_INLINE Moments moments_of(const LaneMoments<CENTERED, Source, T, RANGED>
     const index last = n % LANES<T>;
     Moments whole = {double(n - last), 0.0, 0.0, 0.0};
     if (of.count()) {
-        // Of equally many elements each: the difference of their means is that of their sums over the number.
-        const Subset<T> sums = fold<T>(of.all, [=](auto a, auto b, int level) ONEPASS_FLAT {
-            const auto delta = a.sum - b.sum;
-            return decltype(a){a.sum + b.sum, (a.m2 + b.m2) + delta * delta * (half / T(1 << level))};
-        });
+        const Subset<T> sums =
+            fold<T>(of.all, [=](auto a, auto b, int level) ONEPASS_FLAT { return join(a, b, half / T(1 << level)); });
         whole.mean = CENTERED ? double(sums.sum) / whole.count : 0.0;
         whole.m2 = double(sums.m2);
     }

@@ -6,6 +6,7 @@
 //
 // Statistics from row_moments.hpp, then a second read of the row from the cache.
 #include "kernels/ahead.hpp"
+#include "kernels/narrow_rows.hpp"
 #include "kernels/row_norm.hpp"
 
 namespace onepass::ONEPASS_ISA {
@@ -173,6 +174,37 @@ ONEPASS_INLINE Line<Arith<S>> interleave(const RowsNorm<S>& a, bool joined, Edge
                       : norm_interleaved<FAR, false, false>(a, joined, edge, affine_of);
 }
 
+// Narrow rows are joined side by side. Wider ones are quicker interleaved where that can be, by how much they leave to the
+// units meanwhile: RMS norm little, 16 bits a lot.
+template <class S, bool FAR>
+constexpr index narrow_row(bool centered) {   // bytes
+    if (NATIVE < 64) return 4096;
+    if (sizeof(S) == 2) return FAR ? 1024 : 1536;
+    return FAR ? 256 : centered ? 1024 : 512;
+}
+template <bool FAR, class S>
+ONEPASS_INLINE bool narrow(const RowsNorm<S>& a) {
+    return a.rows >= SIDE && a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= narrow_row<S, FAR>(a.centered);
+}
+
+// All but the last rows, fewer than SIDE; the result is the first of them.
+template <bool FAR, bool CENTERED, class S, class AffineOfRow>
+__attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, bool joined, Edge<S>& edge, AffineOfRow affine_of) {
+    const RowsNorm<S> a = given;   // which no store to y changes
+    const Reader<S, FAR> reader = {a};
+    index row = 0;
+    for (; row + SIDE <= a.rows; row += SIDE) {
+        Line<Arith<S>> lines[SIDE];
+        narrow_lines<CENTERED>(
+            a, row, [&](index i) ONEPASS_FLAT { return sending<true>(Plain<S>{a.x + i * a.x_stride}, reader.whole(i)); },
+            lines);
+        for (index i = 0; i < SIDE; ++i)
+            apply_row(Plain<S>{a.x + (row + i) * a.x_stride}, a.y + (row + i) * a.y_stride, a.cols, lines[i],
+                      affine_of(row + i), FAR, joined && row + i + 1 < a.rows, edge);
+    }
+    return row;
+}
+
 template <bool FAR, class S, class AffineAt>
 ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
     const auto affine_of = [affine_at, of = a.affine, cols = a.cols](index row) ONEPASS_FLAT {
@@ -183,7 +215,11 @@ ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
     Edge<S> edge;
     index row = 0, known = -1;   // the row whose line is known
     Line<Arith<S>> line = {};
-    if (interleaved<FAR>(a)) {
+    if (sizeof(Arith<S>) == 4 && narrow<FAR>(a)) {
+        if constexpr (sizeof(Arith<S>) == 4)
+            row = a.centered ? norm_narrow<FAR, true>(a, joined, edge, affine_of)
+                             : norm_narrow<FAR, false>(a, joined, edge, affine_of);
+    } else if (interleaved<FAR>(a)) {
         if constexpr (NATIVE == 64) {
             line = interleave<FAR>(a, joined, edge, affine_of);
             row = known = a.rows - 1;
