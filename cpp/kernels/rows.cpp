@@ -179,8 +179,9 @@ ONEPASS_INLINE Line<Arith<S>> interleave(const RowsNorm<S>& a, bool joined, Edge
 template <class S, bool FAR>
 constexpr index narrow_row(bool centered) {   // bytes
     if (NATIVE < 64) return 4096;
-    if (sizeof(S) == 2) return FAR ? 1024 : 1536;
-    return FAR ? 256 : centered ? 1024 : 512;
+    constexpr bool HALF = sizeof(S) == 2;
+    if (FAR) return HALF && centered ? 512 : 256;
+    return HALF ? 2048 : centered ? 1024 : 512;
 }
 template <bool FAR, class S>
 ONEPASS_INLINE bool narrow(const RowsNorm<S>& a) {
