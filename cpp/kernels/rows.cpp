@@ -174,18 +174,19 @@ ONEPASS_INLINE Line<Arith<S>> interleave(const RowsNorm<S>& a, bool joined, Edge
                       : norm_interleaved<FAR, false, false>(a, joined, edge, affine_of);
 }
 
-// Narrow rows are joined side by side. Wider ones are quicker interleaved where that can be, by how much they leave to the
-// units meanwhile: RMS norm little, 16 bits a lot.
+// Narrow rows are joined side by side. Where rows can be interleaved, wider ones are quicker so, and the sooner the farther
+// away x is: as many rows as are joined take room in the caches twice, for x and for y.
 template <class S, bool FAR>
-constexpr index narrow_row(bool centered) {   // bytes
+constexpr index narrow_row(bool centered, bool beyond) {   // bytes
     if (NATIVE < 64) return 4096;
     constexpr bool HALF = sizeof(S) == 2;
     if (FAR) return HALF && centered ? 512 : 256;
-    return HALF ? 2048 : centered ? 1024 : 512;
+    return HALF ? 2048 : !centered ? 512 : beyond ? 1024 : 1536;
 }
 template <bool FAR, class S>
 ONEPASS_INLINE bool narrow(const RowsNorm<S>& a) {
-    return a.rows >= SIDE && a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= narrow_row<S, FAR>(a.centered);
+    return a.rows >= SIDE && a.cols >= LANES<float> &&
+           a.cols * index(sizeof(S)) <= narrow_row<S, FAR>(a.centered, a.beyond);
 }
 
 // All but the last rows, fewer than SIDE; the result is the first of them.
