@@ -27,7 +27,7 @@ class CellSolver {
         : p(problem),
           k(kernels),
           stream_(stream),
-          single_(p.dy && p.y && p.members == 1 && p.span > 0 && !p.weighing && !p.given_mean && !p.moments.mean),
+          single_(p.dy && p.y && p.members == 1 && !p.weighing && !p.given_mean && !p.moments.mean),
           of_(problem, kernels, stream),
           shape_(of_.shape) {}
 
