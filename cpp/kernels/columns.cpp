@@ -152,8 +152,9 @@ void apply(Apply<S> a) {
             if constexpr (AFFINE == Affine::row) v = v * row_weight + row_bias;
             return v;
         };
-        write_row<T>(a.y + row * a.y_stride, a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge, Nothing{},
-                     Shares<S, 1, WIDE>{{x + BEHIND<S>}, 0});
+        S* y = a.y + row * a.y_stride;
+        write_row<T>(y, lead_of(y, line.mean, a.stream), a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge,
+                     Nothing{}, Shares<S, 1, WIDE>{{x + BEHIND<S>}, 0});
     }
     if (a.stream) stream_fence();
 }

@@ -238,7 +238,8 @@ ONEPASS_INLINE void scale_row(const Scale<S>& a, index row, bool joined, Edge<S>
     const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return load(x + i, lanes); };
     const auto value = [&](Vec<T> v, index, auto) ONEPASS_FLAT { return scaled<RANGED>(v, by, lower, upper); };
     const Shares<S, 1, WIDE> later = {{x + BEHIND<S>}, 0};
-    write_row<T>(a.y + row * a.y_stride, a.cols, source, value, a.stream, joined, edge, Nothing{}, later);
+    S* y = a.y + row * a.y_stride;
+    write_row<T>(y, to_line(y), a.cols, source, value, a.stream, joined, edge, Nothing{}, later);
 }
 
 template <class S>
@@ -274,8 +275,9 @@ void scale_columns(Scale<S> a) {
             }
             return scaled<RANGED>(v, by, lower, upper);
         };
-        write_row<T>(a.y + row * a.y_stride, a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge, Nothing{},
-                     Shares<S, 1, WIDE>{{x + BEHIND<S>}, 0});
+        S* y = a.y + row * a.y_stride;
+        write_row<T>(y, lead_of(y, of.min, a.stream), a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge,
+                     Nothing{}, Shares<S, 1, WIDE>{{x + BEHIND<S>}, 0});
     }
     if (a.stream) stream_fence();
 }

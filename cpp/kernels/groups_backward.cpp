@@ -247,8 +247,9 @@ void write_gradient(Gradient<S> a) {
         };
         // (Rows that wait for no parameters are read fast enough.)
         const Shares<S, 1, BY_ROW || !WIDE ? 0 : PLAIN ? 1 : 2> later = {{dy + BEHIND<S>, x + BEHIND<S>}, 0};
-        write_row<T>(a.dx + row * a.stride, a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge, Nothing{},
-                     later);
+        S* dx = a.dx + row * a.stride;
+        write_row<T>(dx, BY_ROW ? to_line(dx) : lead_of(dx, a.mean, a.stream), a.cols, source, value, a.stream,
+                     joined && row + 1 < a.rows, edge, Nothing{}, later);
     }
     if (a.stream) stream_fence();
 }

@@ -9,10 +9,15 @@
 namespace onepass::ONEPASS_ISA {
 namespace {
 
-// What comes behind the standardized value: weight and bias of an element.
+// What comes behind the standardized value: weight and bias of an element. (One parameter alone, or one of 32 bits beside a
+// row of 16, is as well read across lines as x and y would be.)
 template <class T, bool WEIGHT, bool BIAS>
 struct ByElement {
     const T *weight, *bias;
+    template <class S>
+    ONEPASS_INLINE index lead(const S* y, bool streamed) const {
+        return BIAS && sizeof(S) == sizeof(T) ? lead_of(y, weight, streamed) : to_line(y);
+    }
     template <class Lanes>
     ONEPASS_INLINE Vec<T> operator()(Vec<T> v, index i, Lanes lanes) const {
         if constexpr (WEIGHT) v = v * load(weight + i, lanes);
@@ -39,7 +44,7 @@ ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S
     const Vec<T> scale = splat(line.scale);
     const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return x.at(i, lanes); };
     const auto value = [&](Vec<T> v, index i, auto lanes) ONEPASS_FLAT { return affine(deviation(v) * scale, i, lanes); };
-    write_row<T>(y, n, source, value, streamed, joined, edge, meanwhile);
+    write_row<T>(y, affine.lead(y, streamed), n, source, value, streamed, joined, edge, meanwhile);
 }
 
 template <class S, class Source, class Affine>

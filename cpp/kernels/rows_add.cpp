@@ -18,7 +18,7 @@ ONEPASS_INLINE void write_sum(const Source& x, S* sum, Arith<S>* held, index n, 
         if constexpr (HELD) store(held + i, v, lanes);
         return v;
     };
-    write_row<Arith<S>>(sum, n, source, value, streamed, joined, edge);
+    write_row<Arith<S>>(sum, to_line(sum), n, source, value, streamed, joined, edge);
 }
 
 // The sum first: it may be written over x or residual. One that is streamed would come from memory again.

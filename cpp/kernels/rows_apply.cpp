@@ -13,6 +13,10 @@ namespace {
 template <class T>
 struct ByRow {
     T weight, bias;
+    template <class S>
+    ONEPASS_INLINE index lead(const S* y, bool) const {
+        return to_line(y);
+    }
     template <class Lanes>
     ONEPASS_INLINE Vec<T> operator()(Vec<T> v, index, Lanes) const {
         return v * splat(weight) + splat(bias);

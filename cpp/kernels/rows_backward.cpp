@@ -109,7 +109,8 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
         return RANGED ? dx * back * after : dx;
     };
     const bool stream = FAR || a.stream, joined = row + 1 < a.rows && rows_join<S>(stream, a.cols, a.dx_stride);
-    write_row<T>(a.dx + row * a.dx_stride, a.cols, source, value, stream, joined, edge);
+    S* dx = a.dx + row * a.dx_stride;
+    write_row<T>(dx, lead_of(dx, dweight, stream), a.cols, source, value, stream, joined, edge);
 }
 
 template <class T>

@@ -2,8 +2,9 @@
 //
 // A store that crosses cache lines costs more than the two partial vectors that avoid it, and a line of which only a part
 // is streamed is read from memory first. So a row is written up to the first line of y, then line by line, then what is
-// left; streamed rows that lie end to end hand the line they share from one to the next. Results are element by element, so
-// none of this touches their bits.
+// left; streamed rows that lie end to end hand the line they share from one to the next. Only where every vector would
+// read parameters across lines instead, the lines are theirs. Results are element by element, so none of this touches
+// their bits.
 #pragma once
 
 #include "simd/pack.hpp"
@@ -100,15 +101,25 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
     return write_bursts<T>(i, end, source, value, put);
 }
 
-// y[i] = value(source(i, lanes), i, lanes) for i in 0..n, each i once; source has loads alone. `joined`: the row behind
-// this one begins where this one ends, and comes next. `later.at(i)` is sent for beside i where y is streamed.
+// How many elements of a row of y come before its lines, where parameters are read `beside` it: those before the first line
+// of y, if the parameters' vectors lie on lines then, too, or y is streamed; or else before the first line of the
+// parameters, for they are several.
+template <class S, class T>
+ONEPASS_INLINE index lead_of(const S* y, const T* beside, bool streamed) {
+    const index of_y = to_line(y), of_beside = to_line(beside);
+    return streamed || (of_y - of_beside) % WIDTH<T> == 0 ? of_y : of_beside;
+}
+
+// y[i] = value(source(i, lanes), i, lanes) for i in 0..n, each i once; source has loads alone. The first `lead` come before
+// the lines. `joined`: the row behind this one begins where this one ends, and comes next. `later.at(i)` is sent for beside
+// i where y is streamed.
 template <class T, class S, class Source, class Value, class Meanwhile = Nothing, class Later = Nothing>
-ONEPASS_INLINE void write_row(S* y, index n, const Source& source, const Value& value, bool streamed, bool joined,
-                              Edge<S>& edge, Meanwhile&& meanwhile = {}, const Later& later = {}) {
+ONEPASS_INLINE void write_row(S* y, index lead, index n, const Source& source, const Value& value, bool streamed,
+                              bool joined, Edge<S>& edge, Meanwhile&& meanwhile = {}, const Later& later = {}) {
     constexpr index LINE = Edge<S>::LINE;
     const auto nans = nans_written(meanwhile);
     const auto at = [&](index i, auto lanes) ONEPASS_FLAT { return value(source(i, lanes), i, lanes); };
-    const index before = to_line(y), head = before < n ? before : n, end = n - index(std::size_t(n - head) % LINE);
+    const index head = lead < n ? lead : n, end = n - index(std::size_t(n - head) % LINE);
     if (head) {
         S* to = edge.waiting ? edge.line + (LINE - head) : y;
         each_vector<T>(head, [&](index i, auto lanes) ONEPASS_FLAT { store(to + i, at(i, lanes), lanes); });
