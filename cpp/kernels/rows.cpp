@@ -32,9 +32,9 @@ ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
 constexpr index FILLS = 8192;   // bytes of a row of weights
 constexpr bool SHORT_TURNS = NATIVE == 64;
 template <class S, bool FAR>
-constexpr int BAND = FAR ? (SHORT_TURNS && sizeof(S) > 2 ? 4 : 2) : 8;   // rows
+constexpr int BAND = FAR ? (SHORT_TURNS && sizeof(S) > 2 ? 4 : 2) : 32;   // rows
 template <class S, bool FAR>
-constexpr index STRETCH = FAR ? (sizeof(S) == 2 ? 1024 : (SHORT_TURNS ? 128 : 256)) : 512;   // columns
+constexpr index STRETCH = FAR ? (sizeof(S) == 2 ? 1024 : (SHORT_TURNS ? 128 : 256)) : 1024;   // columns
 
 template <class S>
 ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {
