@@ -165,24 +165,51 @@ def test_place_in_the_batch(case, dtype):
             assert_same([rows(x[places])], [y[places]], f"{name}, {threads} threads")
 
 
+every_type = pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+
+
+def narrow_rows(n, d, dtype):
+    """Ordinary rows, and some that are not finite, constant, or out of range."""
+    x = np.random.default_rng(d).standard_normal((n, d)) + 1
+    x[[2, 20], d // 2] = np.nan, np.inf
+    x[3], x[5], x[30] = 0.1, x[5] * 2.0**66, x[30] * 2.0**-83
+    with np.errstate(over="ignore"):
+        return x.astype(dtype)
+
+
+def assert_same_numbers(got, want, where):
+    nan = np.isnan(got)
+    assert np.array_equal(nan, np.isnan(want)), where
+    assert got[~nan].tobytes() == want[~nan].tobytes(), where
+
+
 @pytest.mark.parametrize("run", [layer_norm(), rms_norm()], ids=["layer_norm", "rms_norm"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+@every_type
 def test_narrow_rows_side_by_side(run, dtype, each_isa):
     """Those that are finished together have the bits of each alone, and so have their statistics."""
     for d in (15, 16, 17, 31, 64, 100, 128, 255, 256, 511, 600):
-        x = np.random.default_rng(d).standard_normal((39, d)) + 1
-        x[[2, 20], d // 2] = np.nan, np.inf
-        x[3], x[5], x[30] = 0.1, x[5] * 2.0**66, x[30] * 2.0**-83
-        with np.errstate(over="ignore"):
-            x = x.astype(dtype)
+        x = narrow_rows(39, d, dtype)
         together = run(x, None)
         for row in range(len(x)):
             alone = run(x[row : row + 1], None)
             for one, of_all in zip(alone, together, strict=True):
-                a, b = np.asarray(one), np.asarray(of_all)[row : row + 1]
-                nan = np.isnan(a)
-                assert np.array_equal(nan, np.isnan(b)), (d, row)
-                assert a[~nan].tobytes() == b[~nan].tobytes(), (d, row)
+                assert_same_numbers(np.asarray(one), np.asarray(of_all)[row : row + 1], (d, row))
+
+
+@pytest.mark.parametrize("norm", [op.layer_norm_backward, op.rms_norm_backward])
+@every_type
+def test_gradients_of_narrow_rows_side_by_side(norm, dtype, each_isa):
+    """In blocks of enough rows they are finished together; in a call of a few, each is alone."""
+    for d in (15, 16, 17, 31, 64, 100, 128, 192, 255):
+        x, weight, dy = narrow_rows(600, d, dtype), np.full(d, 1.5, dtype), np.ones((600, d)) / 3
+        dy[::2] = x[::-2]
+        dy[33] = 2.0**125  # The row's sums overflow.
+        with np.errstate(over="ignore"):
+            dy = dy.astype(dtype)
+        together = norm(dy, x, weight)[0]
+        for row in range(0, len(x), 15):
+            few = slice(row, row + 15)
+            assert_same_numbers(norm(dy[few], x[few], weight)[0], together[few], (d, row))
 
 
 # Results larger than the caches are written past them, with other stores. (Those of 500 x 3001 are larger than the nearer
@@ -200,6 +227,7 @@ STREAMED = [
     Case("group_norm", (70, 32, 99, 79), group_norm(8), 0),
     Case("instance_norm", (70, 33, 99, 79), instance_norm(), 0),
     Case("layer_norm_backward", (9001, 1999), rows_gradient(op.layer_norm_backward), 0),
+    Case("layer_norm_backward narrow", (300_001, 61), rows_gradient(op.layer_norm_backward), 0),
     Case("rms_norm_backward", (4003, 4099), rows_gradient(op.rms_norm_backward), 0),
     Case("batch_norm inference", (9001, 1999), batch_norm(1, False), 0),
     Case("batch_norm inference", (70, 33, 99, 79), batch_norm(1, False), 0),

@@ -15,29 +15,13 @@ namespace {
 
 constexpr int SIDE = WIDTH<float>;   // rows
 
-// What is left of one row's lanes when its parts are joined.
-ONEPASS_INLINE Subset<Vec<float>> join_parts(const Subset<Vec<float>> (&all)[PARTS], float half) {
-    if constexpr (PARTS == 1) return all[0];
-    if constexpr (PARTS == 2) return join(all[0], all[1], half);
-    if constexpr (PARTS == 4) return join(join(all[0], all[2], half), join(all[1], all[3], half), half / 2);
-}
-
-// Vectors of OF_EACH lanes of every row in them, joined until that is one lane.
 template <int OF_EACH>
-ONEPASS_INLINE Subset<Vec<float>> join_rows(const Subset<Vec<float>> (&rows)[OF_EACH], float half) {
-    if constexpr (OF_EACH == 1) {
-        return rows[0];
-    } else {
-        Subset<Vec<float>> joined[OF_EACH / 2];
-#pragma GCC unroll 8
-        for (int i = 0; i < OF_EACH / 2; ++i) {
-            const Subset<Vec<float>>&a = rows[2 * i], &b = rows[2 * i + 1];
-            joined[i] = join<Vec<float>>({lower_halves<OF_EACH>(a.sum, b.sum), lower_halves<OF_EACH>(a.m2, b.m2)},
-                                         {upper_halves<OF_EACH>(a.sum, b.sum), upper_halves<OF_EACH>(a.m2, b.m2)},
-                                         half / float(LANES<float> / OF_EACH));
-        }
-        return join_rows<OF_EACH / 2>(joined, half);
-    }
+ONEPASS_INLINE Subset<Vec<float>> lower_halves(const Subset<Vec<float>>& a, const Subset<Vec<float>>& b) {
+    return {lower_halves<OF_EACH>(a.sum, b.sum), lower_halves<OF_EACH>(a.m2, b.m2)};
+}
+template <int OF_EACH>
+ONEPASS_INLINE Subset<Vec<float>> upper_halves(const Subset<Vec<float>>& a, const Subset<Vec<float>>& b) {
+    return {upper_halves<OF_EACH>(a.sum, b.sum), upper_halves<OF_EACH>(a.m2, b.m2)};
 }
 
 // The lines of SIDE rows from row `first` on, of LANES elements at least and a block at most. source_of(row) is what its
@@ -48,20 +32,22 @@ ONEPASS_INLINE void narrow_lines(const RowsNorm<S>& a, index first, const Source
     const Finish how = a.finish;
     const float half = half_inverse<float>(cols / LANES<float>);
     const auto row = [&](int i) ONEPASS_FLAT { return Plain<S>{a.x + (first + i) * a.x_stride}; };
+    const auto join_lanes = [=](const auto& a, const auto& b, int level)
+                                ONEPASS_FLAT { return join(a, b, half / float(1 << level)); };
     Subset<Vec<float>> rows[SIDE];
     double pivot[SIDE], mean_of_last[SIDE], m2_of_last[SIDE];
     for (int i = 0; i < SIDE; ++i) {
         const float near = CENTERED ? choose_pivot(row(i), cols, 1.0F) : 0.0F;
         LaneMoments<CENTERED, decltype(source_of(first)), float, false> lanes(source_of(first + i), 0, cols, {near, 1, 1});
         lanes.rest();
-        rows[beside(i)] = join_parts(lanes.all, half);
+        rows[beside(i)] = fold_parts(lanes.all, join_lanes);
         pivot[i] = double(near);
         if (!last) continue;
         const Moments m = part_moments<CENTERED>(row(i), cols - last, last, lanes.shift);
         mean_of_last[i] = m.mean;
         m2_of_last[i] = m.m2;
     }
-    const Subset<Vec<float>> joined = join_rows<SIDE>(rows, half);
+    const Subset<Vec<float>> joined = fold_beside(rows, join_lanes);
     float sum[SIDE], m2[SIDE], mean[SIDE], low[SIDE], scale[SIDE], true_mean[SIDE], rstd[SIDE];
     std::int32_t in_range[SIDE];
     store(sum, joined.sum);

@@ -16,8 +16,7 @@
 // dx is finite wherever it can be, as far as |dy * weight| stays below a quarter of the largest number; dweight and dbias
 // as far as the sums over the rows of one call do.
 #include "kernels/ahead.hpp"
-#include "kernels/row_line.hpp"
-#include "kernels/write.hpp"
+#include "kernels/narrow_rows.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {
@@ -29,11 +28,23 @@ struct Gradient {
     T down, up, c1, c2;
 };
 
+// Narrow rows are joined side by side, c1 and c2 as well (but where vectors are narrow, or conversions most of the work).
+template <class S, bool FAR>
+constexpr index NARROW = !WIDE || (NATIVE < 64 && sizeof(S) == 2) ? 0
+                         : FAR                                    ? 1024
+                         : NATIVE == 64                           ? 512
+                                                                  : 768;   // bytes
+
+template <bool FAR, class S>
+ONEPASS_INLINE bool narrow(const RowsBackward<S>& a) {
+    return sizeof(Arith<S>) == 4 && a.rows >= SIDE && a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= NARROW<S, FAR>;
+}
+
 // What the reading number TIME of a row sends for: 0 for its moments, 1 for c1 and c2, 2 for dx. From memory a third each,
 // from a cache the last one all.
 template <bool FAR, int TIME, class S>
 ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
-    const index later = row + a.ahead;
+    const index later = row + (narrow<FAR>(a) && a.ahead < SIDE ? index(SIDE) : a.ahead);
     return Shares<S, FAR ? 3 : 1, FAR || TIME == 2 ? 2 : 0>{{a.x + later * a.x_stride, a.dy + later * a.dy_stride},
                                                             FAR ? a.cols * TIME / 3 : 0};
 }
@@ -49,39 +60,54 @@ struct Normalized {
     }
 };
 
+// What each lane sums of g and of g * xhat.
+template <class T>
+struct LaneSums {
+    Vec<T> g[PARTS] = {}, gx[PARTS] = {};
+};
+
+// Of the columns start..end of a row.
+template <bool FAR, bool CENTERED, bool LOW, bool RANGED, class S>
+ONEPASS_INLINE LaneSums<Arith<S>> sum_lanes_of(const RowsBackward<S>& a, index row, index start, index end,
+                                               const Line<Arith<S>>& line, Arith<S> scaled_down) {
+    using T = Arith<S>;
+    const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
+    const Normalized<CENTERED, LOW, RANGED, T> normalized(line);
+    const Vec<T> down = splat(scaled_down);
+    const auto later = sent_for<FAR, 1>(a, row);
+    LaneSums<T> sums;
+    const auto add = [&](index i, int part, auto lanes) ONEPASS_FLAT {
+        later.at(i);
+        const Vec<T> xhat = normalized(load(x + i, lanes));
+        Vec<T> g = load(dy + i, lanes);
+        if constexpr (RANGED) g = g * down;
+        g = g * load(a.weight + i, lanes);
+        if constexpr (CENTERED) sums.g[part] = sums.g[part] + g;
+        sums.gx[part] = sums.gx[part] + g * xhat;
+    };
+    index i = start;
+    for (; i + LANES<T> <= end; i += LANES<T>)
+#pragma GCC unroll 4
+        for (int part = 0; part < PARTS; ++part) add(i + part * WIDTH<T>, part, All{});
+    if (i < end)
+        for (int part = 0; part < PARTS; ++part) add(i + part * WIDTH<T>, part, First{end - i - part * WIDTH<T>});
+    return sums;
+}
+
 // c1 and c2, summed in blocks of the row, as its moments are.
 template <bool FAR, bool CENTERED, bool LOW, bool RANGED, class S>
 ONEPASS_INLINE void sum_row(const RowsBackward<S>& a, index row, Gradient<Arith<S>>& of) {
     using T = Arith<S>;
-    constexpr index SIZE = index(BLOCK) * CHUNK * LANES<T>;
-    const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
-    const Normalized<CENTERED, LOW, RANGED, T> normalized(of.line);
-    const Vec<T> down = splat(of.down);
-    const auto later = sent_for<FAR, 1>(a, row);
-    double g_total = 0, gx_total = 0;
+    constexpr index SIZE = BLOCK_SIZE<T>;
+    double g = 0, gx = 0;
     for (index start = 0; start < a.cols; start += SIZE) {
         const index end = a.cols - start < SIZE ? a.cols : start + SIZE;
-        Vec<T> g_sum[PARTS] = {}, gx_sum[PARTS] = {};
-        const auto add = [&](index i, int part, auto lanes) ONEPASS_FLAT {
-            later.at(i);
-            const Vec<T> xhat = normalized(load(x + i, lanes));
-            Vec<T> g = load(dy + i, lanes);
-            if constexpr (RANGED) g = g * down;
-            g = g * load(a.weight + i, lanes);
-            if constexpr (CENTERED) g_sum[part] = g_sum[part] + g;
-            gx_sum[part] = gx_sum[part] + g * xhat;
-        };
-        index i = start;
-        for (; i + LANES<T> <= end; i += LANES<T>)
-#pragma GCC unroll 4
-            for (int part = 0; part < PARTS; ++part) add(i + part * WIDTH<T>, part, All{});
-        if (i < end)
-            for (int part = 0; part < PARTS; ++part) add(i + part * WIDTH<T>, part, First{end - i - part * WIDTH<T>});
-        if constexpr (CENTERED) g_total += double(sum_lanes(g_sum));
-        gx_total += double(sum_lanes(gx_sum));
+        const LaneSums<T> sums = sum_lanes_of<FAR, CENTERED, LOW, RANGED>(a, row, start, end, of.line, of.down);
+        if constexpr (CENTERED) g += double(sum_lanes(sums.g));
+        gx += double(sum_lanes(sums.gx));
     }
-    of.c1 = T(g_total / double(a.cols));
-    of.c2 = T(gx_total / double(a.cols));
+    of.c1 = T(g / double(a.cols));
+    of.c2 = T(gx / double(a.cols));
 }
 
 template <bool FAR, bool CENTERED, bool LOW, bool RANGED, class S>
@@ -143,11 +169,54 @@ ONEPASS_INLINE void plain_row(const RowsBackward<S>& a, index row, const Line<Ar
         ranged_row<CENTERED>(a, row, line, edge);
 }
 
+// The rows from `row` on, as many as are joined.
+template <bool FAR, bool CENTERED, class S>
+__attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, Edge<S>& edge) {
+    Line<float> lines[SIDE];
+    RowsNorm<S> norm = {};
+    norm.x = a.x;
+    norm.x_stride = a.x_stride;
+    norm.cols = a.cols;
+    norm.finish = a.finish;
+    narrow_lines<CENTERED>(
+        norm, row,
+        [&](index i) ONEPASS_FLAT { return sending<FAR>(Plain<S>{a.x + i * a.x_stride}, sent_for<FAR, 0>(a, i)); }, lines);
+    const auto plus = [](Vec<float> a, Vec<float> b, int) ONEPASS_FLAT { return a + b; };
+    Vec<float> g[SIDE], gx[SIDE];
+    for (int i = 0; i < SIDE; ++i) {
+        const LaneSums<float> sums = lines[i].low != 0
+                                         ? sum_lanes_of<FAR, CENTERED, true, false>(a, row + i, 0, a.cols, lines[i], 1.0F)
+                                         : sum_lanes_of<FAR, CENTERED, false, false>(a, row + i, 0, a.cols, lines[i], 1.0F);
+        g[beside(i)] = fold_parts(sums.g, plus);
+        gx[beside(i)] = fold_parts(sums.gx, plus);
+    }
+    float c1[SIDE], c2[SIDE];
+    store(c1, fold_beside(g, plus));
+    store(c2, fold_beside(gx, plus));
+    for (int i = 0; i < SIDE; ++i) {
+        c1[i] = float((0.0 + double(c1[i])) / double(a.cols));
+        c2[i] = float((0.0 + double(c2[i])) / double(a.cols));
+    }
+    for (int i = 0; i < SIDE; ++i) {
+        const Gradient<float> of = {lines[i], 1, 1, c1[i], c2[i]};
+        if (__builtin_expect(of.line.ranged || !finite(of), 0))
+            ranged_row<CENTERED>(a, row + i, of.line, edge);
+        else if (CENTERED && of.line.low != 0)
+            write_dx<FAR, CENTERED, true, false>(a, row + i, of, edge);
+        else
+            write_dx<FAR, CENTERED, false, false>(a, row + i, of, edge);
+    }
+}
+
 template <bool FAR, bool CENTERED, class S>
 void all_rows(const RowsBackward<S>& a) {
     using T = Arith<S>;
     Edge<S> edge;
-    for (index row = 0; row < a.rows; ++row) {
+    index row = 0;
+    if constexpr (sizeof(T) == 4)
+        if (narrow<FAR>(a))
+            for (; row + SIDE <= a.rows; row += SIDE) narrow_rows<FAR, CENTERED>(a, row, edge);
+    for (; row < a.rows; ++row) {
         Finished f;
         const auto x = sending<FAR>(Plain<S>{a.x + row * a.x_stride}, sent_for<FAR, 0>(a, row));
         const Line<T> line = line_of<CENTERED, T>(x, a.cols, a.finish, f);

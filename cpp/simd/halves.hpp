@@ -47,5 +47,28 @@ ONEPASS_INLINE Vec<float> upper_halves(Vec<float> a, Vec<float> b) {
 }
 #endif
 
+// What fold() does with one row's pack, of WIDTH rows at once: their parts are joined, and then vectors of OF_EACH lanes of
+// every row in them, until that is one lane.
+template <class V, class Join>
+ONEPASS_INLINE V fold_parts(const V (&a)[PARTS], const Join& join) {
+    if constexpr (PARTS == 1) return a[0];
+    if constexpr (PARTS == 2) return join(a[0], a[1], 0);
+    if constexpr (PARTS == 4) return join(join(a[0], a[2], 0), join(a[1], a[3], 0), 1);
+}
+template <class V, int OF_EACH, class Join>
+ONEPASS_INLINE V fold_beside(const V (&rows)[OF_EACH], const Join& join) {
+    if constexpr (OF_EACH == 1) {
+        return rows[0];
+    } else {
+        constexpr int LEVEL = OF_EACH == 16 ? 0 : OF_EACH == 8 ? 1 : OF_EACH == 4 ? 2 : 3;
+        V joined[OF_EACH / 2];
+#pragma GCC unroll 8
+        for (int i = 0; i < OF_EACH / 2; ++i)
+            joined[i] = join(lower_halves<OF_EACH>(rows[2 * i], rows[2 * i + 1]),
+                             upper_halves<OF_EACH>(rows[2 * i], rows[2 * i + 1]), LEVEL);
+        return fold_beside(joined, join);
+    }
+}
+
 }   // namespace
 }   // namespace onepass::ONEPASS_ISA
