@@ -61,6 +61,7 @@ struct RowsNorm {
     bool stream;   // results with non-temporal stores
     index ahead;   // rows from the one that is read to the one that is sent for: farther where streamed
     bool beyond;   // x comes from, and y goes to, farther than the nearer caches
+    bool far;      // and from and to memory
     bool centered;
     const S* residual;
     S* sum;

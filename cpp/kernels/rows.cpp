@@ -27,18 +27,19 @@ ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
 
 // Where x, y, weight and bias of one row fill the first-level cache, every row would fetch weight and bias again. So a few
 // rows are applied together, a stretch of columns at a time. (Not pack by pack, with weight and bias in registers: wherever
-// rows are whole pages long that was a third slower, however loads and stores were ordered.) From memory by short
-// turns, the wider the vectors the shorter; but where 16 bits are converted, for longer than memory takes, by long ones.
+// rows are whole pages long that was a third slower, however loads and stores were ordered.) Streamed, by short turns, and
+// only where that is quicker than memory: a line that two stretches share is not streamed, so rows must end with their
+// lines.
 constexpr index FILLS = 8192;   // bytes of a row of weights
-constexpr bool SHORT_TURNS = NATIVE == 64;
-template <class S, bool FAR>
-constexpr int BAND = FAR ? (SHORT_TURNS && sizeof(S) > 2 ? 4 : 2) : 32;   // rows
-template <class S, bool FAR>
-constexpr index STRETCH = FAR ? (sizeof(S) == 2 ? 1024 : (SHORT_TURNS ? 128 : 256)) : 1024;   // columns
+template <bool FAR>
+constexpr index BAND = FAR ? 4 : 32;   // rows
+template <bool FAR>
+constexpr index STRETCH = FAR ? 128 : 1024;   // columns
 
-template <class S>
+template <bool FAR, class S>
 ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {
-    return a.affine.weight && a.affine.period == 1 && a.cols * index(sizeof(Arith<S>)) >= FILLS;
+    const bool gain = !FAR || (a.far && NATIVE == 64 && sizeof(S) > 2 && a.y_stride % Edge<S>::LINE == 0);
+    return gain && a.affine.weight && a.affine.period == 1 && a.cols * index(sizeof(Arith<S>)) >= FILLS;
 }
 
 // Where rows come from, to be read twice each: from a cache; or, where results are streamed, from FAR away. Each reading
@@ -46,7 +47,7 @@ ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {
 template <class S, bool FAR>
 struct Reader {
     const RowsNorm<S>& a;
-    index ahead = a.x_stride * (bands(a) && a.ahead < BAND<S, FAR> ? BAND<S, FAR> : a.ahead);
+    index ahead = a.x_stride * (bands<FAR>(a) && a.ahead < BAND<FAR> ? BAND<FAR> : a.ahead);
     ONEPASS_INLINE Line<Arith<S>> line(index row) const {
         // (Rows that lie apart, with narrow vectors too: the processor's own prefetcher fetches what lies between them.)
         if constexpr (!FAR)
@@ -73,14 +74,14 @@ struct Reader {
 template <bool FAR, bool SENT, class S, class AffineAt>
 __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index rows, AffineAt affine_at) {
     const Reader<S, FAR> x = {a};
-    Line<Arith<S>> line[BAND<S, FAR>];
+    Line<Arith<S>> line[BAND<FAR>];
     for (index i = 0; i < rows; ++i) line[i] = x.line(row + i);
     Edge<S> edge;
     for (index from = 0; from < a.cols;) {
         // Stretches end where the first row's cache lines do.
         const S* y = a.y + row * a.y_stride;
-        const index past = index(reinterpret_cast<std::uintptr_t>(y + from + STRETCH<S, FAR>) % PACK) / index(sizeof(S));
-        const index to = from + STRETCH<S, FAR> - past < a.cols ? from + STRETCH<S, FAR> - past : a.cols;
+        const index past = index(reinterpret_cast<std::uintptr_t>(y + from + STRETCH<FAR>) % PACK) / index(sizeof(S));
+        const index to = from + STRETCH<FAR> - past < a.cols ? from + STRETCH<FAR> - past : a.cols;
         for (index i = 0; i < rows; ++i) {
             S* piece = a.y + (row + i) * a.y_stride + from;
             const Shares<S, 1, 1> next = {{i + 1 < rows ? piece + a.y_stride : y + to}, 0};
@@ -226,10 +227,10 @@ ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
             line = interleave<FAR>(a, joined, edge, affine_of);
             row = known = a.rows - 1;
         }
-    } else if (bands(a)) {
-        for (; row < a.rows; row += BAND<S, FAR>) {
+    } else if (bands<FAR>(a)) {
+        for (; row < a.rows; row += BAND<FAR>) {
             constexpr bool MAY_SEND = !FAR && WIDE;
-            const index rows = a.rows - row < BAND<S, FAR> ? a.rows - row : BAND<S, FAR>;
+            const index rows = a.rows - row < BAND<FAR> ? a.rows - row : BAND<FAR>;
             a.beyond ? norm_band<FAR, MAY_SEND>(a, row, rows, affine_at) : norm_band<FAR, false>(a, row, rows, affine_at);
         }
     }

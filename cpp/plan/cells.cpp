@@ -7,13 +7,14 @@ namespace onepass {
 template <class S>
 void solve(const Cells<S>& p) {
     const index bytes = p.samples * p.channels * p.span * index(sizeof(S)) * (p.dy ? 3 : p.y ? 2 : 1);
-    CellSolver<S> solver(p, kernels<S>(), p.y && streams(p.x, p.y, bytes));
+    const int threads = threads_for(bytes);
+    CellSolver<S> solver(p, kernels<S>(), p.y && streams(p.x, p.y, bytes, threads));
     Cutter counter(nullptr);
     solver.cut(counter);
     const Scratch scratch(counter.used());
     Cutter cutter(scratch.data());
     solver.cut(cutter);
-    run_team(threads_for(bytes), [&](const Team& team) { solver.run(team); });
+    run_team(threads, [&](const Team& team) { solver.run(team); });
 }
 
 template void solve(const Cells<float>&);

@@ -260,8 +260,8 @@ template <class S>
 void solve(const MinMax<S>& problem) {
     const Groups<S>& p = problem.at;
     const index bytes = p.problems * p.rows * p.groups * p.span * index(sizeof(S)) * 2;
-    const bool stream = streams(p.x, p.y, bytes);
     const int threads = threads_for(bytes);
+    const bool stream = streams(p.x, p.y, bytes, threads);
     const index rows = p.problems * p.groups;
     if (p.by_rows && p.rows == 1 && (threads == 1 || rows >= SHARE * threads || p.span < 2 * SHORTEST)) {
         const int members = static_cast<int>(std::min<index>(threads, rows));

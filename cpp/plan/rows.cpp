@@ -12,9 +12,10 @@
 
 namespace onepass {
 
-// From half of the last-level cache on: others use it, too, and what crowds it costs twice the time of what goes past it.
-bool streams(const void* x, const void* y, index bytes) {
-    return x != y && static_cast<std::size_t>(bytes) > last_level_cache() / 2;
+// From half of the last-level cache on, and with one thread from a quarter: others use it, too, and who asks for less gets
+// a smaller share. What crowds it costs twice the time of what goes past it.
+bool streams(const void* x, const void* y, index bytes, int threads) {
+    return x != y && static_cast<std::size_t>(bytes) > last_level_cache() / (threads == 1 ? 4 : 2);
 }
 
 bool beyond_nearer_caches(index bytes) { return static_cast<std::size_t>(bytes) > last_level_cache() / 4; }
@@ -39,7 +40,8 @@ void each_run(const Rows<S>& p, index from, index to, index longest, const F& f)
 }
 
 template <class S>
-void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool stream, bool beyond, Arith<S>* held) {
+void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool stream, bool beyond, bool far,
+               Arith<S>* held) {
     const View& v = p.view;
     const bool segments = p.affine.segment > 1 && (p.affine.weight || p.affine.bias);
     const auto norm = p.residual ? k.rows_add_norm : segments ? k.rows_norm_segments : k.rows_norm;
@@ -48,10 +50,26 @@ void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool
         const auto offset = [&](int operand) { return outer * v.stride[operand][0] + inner * v.stride[operand][1]; };
         RowAffine<Arith<S>> affine = p.affine;
         affine.first = row % affine.period;
-        norm({x, y, rows, v.size[2], v.stride[0][1], v.stride[1][1], affine, p.how, p.mean ? p.mean + row : nullptr,
-              p.rstd ? p.rstd + row : nullptr, stream, rows_ahead(stream ? SENT_FAR : SENT_NEAR, v.size[2], sizeof(S)),
-              beyond, p.centered, p.residual ? p.residual + offset(2) : nullptr, p.sum ? p.sum + offset(3) : nullptr,
-              v.stride[2][1], v.stride[3][1], held});
+        norm({x,
+              y,
+              rows,
+              v.size[2],
+              v.stride[0][1],
+              v.stride[1][1],
+              affine,
+              p.how,
+              p.mean ? p.mean + row : nullptr,
+              p.rstd ? p.rstd + row : nullptr,
+              stream,
+              rows_ahead(stream ? SENT_FAR : SENT_NEAR, v.size[2], sizeof(S)),
+              beyond,
+              far,
+              p.centered,
+              p.residual ? p.residual + offset(2) : nullptr,
+              p.sum ? p.sum + offset(3) : nullptr,
+              v.stride[2][1],
+              v.stride[3][1],
+              held});
     });
 }
 
@@ -120,9 +138,10 @@ void solve(const Rows<S>& given) {
     const Kernels<S>& k = kernels<S>();
     const index rows = p.view.size[0] * p.view.size[1];
     const index bytes = p.view.elements() * index(sizeof(S)) * (p.residual ? 4 : p.y ? 2 : 1);
-    const bool stream = p.y && streams(p.x, p.y, bytes) && (!p.sum || (streams(p.x, p.sum, bytes) && p.sum != p.residual));
-    const bool beyond = beyond_nearer_caches(bytes);
     const int threads = static_cast<int>(std::min<index>(threads_for(bytes), rows));
+    const auto goes_past = [&](const S* to) { return streams(p.x, to, bytes, threads); };
+    const bool stream = p.y && goes_past(p.y) && (!p.sum || (goes_past(p.sum) && p.sum != p.residual));
+    const bool beyond = beyond_nearer_caches(bytes);
     // For each thread a row of sums, which are not to be read where they are streamed to.
     const std::size_t row = std::size_t(p.view.size[2]) * sizeof(Arith<S>);
     const std::size_t each = (row + Scratch::LINE - 1) / Scratch::LINE * Scratch::LINE;
@@ -132,7 +151,7 @@ void solve(const Rows<S>& given) {
         const index from = team.from(rows), to = team.to(rows);
         if (from == to) return;
         if (p.y)
-            norm_rows(p, k, from, to, stream, beyond,
+            norm_rows(p, k, from, to, stream, beyond, bytes > index(last_level_cache()),
                       sums ? reinterpret_cast<Arith<S>*>(sums->data() + each * std::size_t(team.id)) : nullptr);
         else
             moments_of_rows(p, k, from, to, beyond);

@@ -31,7 +31,7 @@ template <class S>
 void solve(const Rows<S>& problem);
 
 // Whether a result should bypass the caches: it and its source do not fit in them, and it is not written over its source.
-bool streams(const void* x, const void* y, index bytes);
+bool streams(const void* x, const void* y, index bytes, int threads);
 
 // Whether so many bytes are more than the nearer caches hold.
 bool beyond_nearer_caches(index bytes);

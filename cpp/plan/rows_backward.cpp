@@ -69,7 +69,8 @@ void solve(const RowGradients<S>& given) {
 
     const Kernels<S>& k = kernels<S>();
     const index bytes = 3 * p.view.elements() * index(sizeof(S)), tiles = (cols + TILE - 1) / TILE;
-    const bool stream = streams(p.x, p.dx, bytes), far = stream && bytes > index(last_level_cache());
+    // (However many threads: between two reads of x and dy from afar dx is written, and would push out what is next.)
+    const bool stream = streams(p.x, p.dx, bytes, 1), far = stream && bytes > index(last_level_cache());
     run_team(static_cast<int>(std::min<index>(threads_for(bytes), blocks)), [&](const Team& team) {
         team.each(blocks, [&](index block) {
             add_block(p, sums, block, block * size, std::min(rows, (block + 1) * size), stream, far);
