@@ -160,7 +160,7 @@ def min_max_scale(axis):
 CASES = [
     *[
         Case("layer_norm", shape, layer_norm(), 0, rows=True)
-        for shape in ((1024, 1024), (65536, 64), (3001, 257), (3, 400_003))
+        for shape in ((1024, 1024), (65536, 64), (3001, 257), (150, 2051), (3, 400_003))
     ],
     Case("layer_norm last two", (500, 37, 41), layer_norm((1, 2)), 0, rows=True),
     Case("layer_norm images", (64, 128, 16, 16), layer_norm((1, 2, 3)), 0, rows=True),
@@ -176,7 +176,7 @@ CASES = [
     Case("instance_norm channels last", (30, 19, 13, 33), instance_norm(-1), 0, rows=True),
     *[
         Case("rms_norm", shape, rms_norm(), 0, rows=True)
-        for shape in ((1024, 1024), (65536, 64), (3001, 257), (3, 400_003))
+        for shape in ((1024, 1024), (65536, 64), (3001, 257), (150, 2051), (3, 400_003))
     ],
     Case("rms_norm images", (500, 5, 19, 13), rms_norm((1, 2, 3)), 0, rows=True),
     Case("rms_norm over channels", (64, 128, 16, 16), rms_norm(1), 0, rows=True),
@@ -184,7 +184,7 @@ CASES = [
     *[
         Case(norm.__name__, shape, add_norm(norm), 0, rows=True)
         for norm in (op.add_layer_norm, op.add_rms_norm)
-        for shape in ((3001, 257), (3, 400_003))
+        for shape in ((3001, 257), (150, 2051), (3, 400_003))
     ],
     *[
         Case(

@@ -64,6 +64,26 @@ ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S
         apply_row<false, false>(x, y, n, line, affine, streamed, joined, edge, meanwhile);
 }
 
+// Where x, y, weight and bias of one row fill the first-level cache, every row would fetch weight and bias again. So a few
+// rows are applied together, a stretch of columns at a time. (Not pack by pack, with weight and bias in registers: wherever
+// rows are whole pages long that was a third slower, however loads and stores were ordered.)
+template <class S>
+ONEPASS_INLINE bool wide(const RowsNorm<S>& a) {
+    constexpr index FILLS = 8192;   // bytes of a row of weights
+    return a.affine.weight && a.affine.period == 1 && a.cols * index(sizeof(Arith<S>)) >= FILLS;
+}
+
+// f(from, to) for stretches of `cols` columns, which end where the lines of the first row's y do.
+template <index STRETCH, class S, class F>
+ONEPASS_INLINE void each_stretch(const S* y, index cols, const F& f) {
+    for (index from = 0; from < cols;) {
+        const index past = index(reinterpret_cast<std::uintptr_t>(y + from + STRETCH) % PACK) / index(sizeof(S));
+        const index to = from + STRETCH - past < cols ? from + STRETCH - past : cols;
+        f(from, to);
+        from = to;
+    }
+}
+
 template <class S>
 ONEPASS_INLINE void keep_statistics(const RowsNorm<S>& a, index row, const Finished& f) {
     using T = Arith<S>;

@@ -25,12 +25,8 @@ ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
     return NATIVE == 64 && a.cols <= BLOCK_SIZE<Arith<S>> && bytes <= held && a.rows > 1;
 }
 
-// Where x, y, weight and bias of one row fill the first-level cache, every row would fetch weight and bias again. So a few
-// rows are applied together, a stretch of columns at a time. (Not pack by pack, with weight and bias in registers: wherever
-// rows are whole pages long that was a third slower, however loads and stores were ordered.) Streamed, by short turns, and
-// only where that is quicker than memory: a line that two stretches share is not streamed, so rows must end with their
-// lines.
-constexpr index FILLS = 8192;   // bytes of a row of weights
+// Rows that are wide, in bands. Streamed, by short turns, and only where that is quicker than memory: a line that two
+// stretches share is not streamed, so rows must end with their lines.
 template <bool FAR>
 constexpr index BAND = FAR ? 4 : 32;   // rows
 template <bool FAR>
@@ -38,8 +34,7 @@ constexpr index STRETCH = FAR ? 128 : 1024;   // columns
 
 template <bool FAR, class S>
 ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {
-    const bool gain = !FAR || (a.far && NATIVE == 64 && sizeof(S) > 2 && a.y_stride % Edge<S>::LINE == 0);
-    return gain && a.affine.weight && a.affine.period == 1 && a.cols * index(sizeof(Arith<S>)) >= FILLS;
+    return wide(a) && (!FAR || (a.far && NATIVE == 64 && sizeof(S) > 2 && a.y_stride % Edge<S>::LINE == 0));
 }
 
 // Where rows come from, to be read twice each: from a cache; or, where results are streamed, from FAR away. Each reading
@@ -77,19 +72,14 @@ __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index 
     Line<Arith<S>> line[BAND<FAR>];
     for (index i = 0; i < rows; ++i) line[i] = x.line(row + i);
     Edge<S> edge;
-    for (index from = 0; from < a.cols;) {
-        // Stretches end where the first row's cache lines do.
-        const S* y = a.y + row * a.y_stride;
-        const index past = index(reinterpret_cast<std::uintptr_t>(y + from + STRETCH<FAR>) % PACK) / index(sizeof(S));
-        const index to = from + STRETCH<FAR> - past < a.cols ? from + STRETCH<FAR> - past : a.cols;
+    each_stretch<STRETCH<FAR>>(a.y + row * a.y_stride, a.cols, [&](index from, index to) ONEPASS_FLAT {
         for (index i = 0; i < rows; ++i) {
-            S* piece = a.y + (row + i) * a.y_stride + from;
-            const Shares<S, 1, 1> next = {{i + 1 < rows ? piece + a.y_stride : y + to}, 0};
-            apply_row(sending<SENT>(x.second(row + i, from), next), piece, to - from, line[i], affine_at(from), FAR, false,
-                      edge);
+            S* y = a.y + (row + i) * a.y_stride;
+            const Shares<S, 1, 1> next = {{i + 1 < rows ? y + a.y_stride + from : a.y + row * a.y_stride + to}, 0};
+            apply_row(sending<SENT>(x.second(row + i, from), next), y + from, to - from, line[i], affine_at(from), FAR,
+                      false, edge);
         }
-        from = to;
-    }
+    });
 }
 
 // Rows of 16 bits, where arithmetic takes longer than memory. To convert a row once and keep what it became is quicker than

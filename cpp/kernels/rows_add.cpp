@@ -21,11 +21,39 @@ ONEPASS_INLINE void write_sum(const Source& x, S* sum, Arith<S>* held, index n, 
     write_row<Arith<S>>(sum, to_line(sum), n, source, value, streamed, joined, edge);
 }
 
+// Adding once more is quicker than to wait for the line with nothing to write, but where it takes conversions.
+template <class S>
+constexpr bool TWICE = sizeof(S) == sizeof(Arith<S>);
+
+// Wide rows in bands, all sums of one first: two kinds of turns, each with fewer arrays, are quicker from beyond the second
+// cache, too.
+template <class S, class AffineAt>
+__attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index first, index rows, const AffineAt& affine_at,
+                                         Line<Arith<S>>* lines) {
+    Edge<S> edge;
+    for (index row = first; row < first + rows; ++row) {
+        const Added<S> x = {a.x + row * a.x_stride, a.residual + row * a.residual_stride};
+        lines[row - first] = row_line(a, x, row);
+        write_sum<false>(x, a.sum + row * a.sum_stride, a.held, a.cols, false, false, edge);
+    }
+    each_stretch<512>(a.y + first * a.y_stride, a.cols, [&](index from, index to) ONEPASS_FLAT {
+        for (index row = first; row < first + rows; ++row)
+            apply_row(Plain<S>{a.sum + row * a.sum_stride + from}, a.y + row * a.y_stride + from, to - from,
+                      lines[row - first], affine_at(from), false, false, edge);
+    });
+}
+
 // The sum first: it may be written over x or residual. One that is streamed would come from memory again.
 template <bool STREAM, class S, class AffineAt>
 ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
-    // Adding once more is quicker than to wait for the line with nothing to write, but where it takes conversions.
-    constexpr bool TWICE = !STREAM && sizeof(S) == sizeof(Arith<S>);
+    if constexpr (!STREAM && TWICE<S>)
+        if (wide(a)) {
+            constexpr index BAND = 128;   // rows
+            Line<Arith<S>> lines[BAND];
+            for (index row = 0; row < a.rows; row += BAND)
+                norm_band(a, row, a.rows - row < BAND ? a.rows - row : BAND, affine_at, lines);
+            return;
+        }
     const bool joined = rows_join<S>(STREAM, a.cols, a.y_stride), sums_joined = rows_join<S>(STREAM, a.cols, a.sum_stride);
     Edge<S> edge, sum_edge;
     for (index row = 0; row < a.rows; ++row) {
@@ -37,7 +65,7 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
         };
         S *y = a.y + row * a.y_stride, *sum = a.sum + row * a.sum_stride;
         Line<Arith<S>> line;
-        if constexpr (TWICE) line = row_line(a, x, row);
+        if constexpr (!STREAM && TWICE<S>) line = row_line(a, x, row);
         write_sum<STREAM>(reading(x, 0), sum, a.held, a.cols, STREAM, sums_joined && more, sum_edge);
         const auto sums = [&] {
             if constexpr (STREAM)
@@ -45,7 +73,7 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
             else
                 return Plain<S>{sum};
         }();
-        if constexpr (!TWICE) line = row_line(a, reading(sums, 1), row);
+        if constexpr (STREAM || !TWICE<S>) line = row_line(a, reading(sums, 1), row);
         apply_row(reading(sums, 2), y, a.cols, line, affine_at(0), STREAM, joined && more, edge);
     }
 }
