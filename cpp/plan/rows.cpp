@@ -50,6 +50,10 @@ void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool
         const auto offset = [&](int operand) { return outer * v.stride[operand][0] + inner * v.stride[operand][1]; };
         RowAffine<Arith<S>> affine = p.affine;
         affine.first = row % affine.period;
+        const index ahead = rows_ahead(stream ? SENT_FAR : SENT_NEAR, v.size[2], sizeof(S));
+        Arith<S>*mean = p.mean ? p.mean + row : nullptr, *rstd = p.rstd ? p.rstd + row : nullptr;
+        const S* residual = p.residual ? p.residual + offset(2) : nullptr;
+        S* sum = p.sum ? p.sum + offset(3) : nullptr;
         norm({x,
               y,
               rows,
@@ -58,15 +62,15 @@ void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool
               v.stride[1][1],
               affine,
               p.how,
-              p.mean ? p.mean + row : nullptr,
-              p.rstd ? p.rstd + row : nullptr,
+              mean,
+              rstd,
               stream,
-              rows_ahead(stream ? SENT_FAR : SENT_NEAR, v.size[2], sizeof(S)),
+              ahead,
               beyond,
               far,
               p.centered,
-              p.residual ? p.residual + offset(2) : nullptr,
-              p.sum ? p.sum + offset(3) : nullptr,
+              residual,
+              sum,
               v.stride[2][1],
               v.stride[3][1],
               held});

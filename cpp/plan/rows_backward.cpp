@@ -69,7 +69,7 @@ void solve(const RowGradients<S>& given) {
 
     const Kernels<S>& k = kernels<S>();
     const index bytes = 3 * p.view.elements() * index(sizeof(S)), tiles = (cols + TILE - 1) / TILE;
-    // (However many threads: between two reads of x and dy from afar dx is written, and would push out what is next.)
+    // (Three arrays crowd a cache sooner than two: from a quarter of it on, however many threads there are.)
     const bool stream = streams(p.x, p.dx, bytes, 1), far = stream && bytes > index(last_level_cache());
     run_team(static_cast<int>(std::min<index>(threads_for(bytes), blocks)), [&](const Team& team) {
         team.each(blocks, [&](index block) {
