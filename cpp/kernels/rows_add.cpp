@@ -21,10 +21,6 @@ ONEPASS_INLINE void write_sum(const Source& x, S* sum, Arith<S>* held, index n, 
     write_row<Arith<S>>(sum, to_line(sum), n, source, value, streamed, joined, edge);
 }
 
-// Adding once more is quicker than to wait for the line with nothing to write, but where it takes conversions.
-template <class S>
-constexpr bool TWICE = sizeof(S) == sizeof(Arith<S>);
-
 // Wide rows in bands, all sums of one first: two kinds of turns, each with fewer arrays, are quicker from beyond the second
 // cache, too.
 template <class S, class AffineAt>
@@ -46,7 +42,9 @@ __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index first, inde
 // The sum first: it may be written over x or residual. One that is streamed would come from memory again.
 template <bool STREAM, class S, class AffineAt>
 ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
-    if constexpr (!STREAM && TWICE<S>)
+    // Adding once more is quicker than to wait for the line with nothing to write, but where it takes conversions.
+    constexpr bool TWICE = !STREAM && sizeof(S) == sizeof(Arith<S>);
+    if constexpr (TWICE)
         if (wide(a)) {
             constexpr index BAND = 128;   // rows
             Line<Arith<S>> lines[BAND];
@@ -65,7 +63,7 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
         };
         S *y = a.y + row * a.y_stride, *sum = a.sum + row * a.sum_stride;
         Line<Arith<S>> line;
-        if constexpr (!STREAM && TWICE<S>) line = row_line(a, x, row);
+        if constexpr (TWICE) line = row_line(a, x, row);
         write_sum<STREAM>(reading(x, 0), sum, a.held, a.cols, STREAM, sums_joined && more, sum_edge);
         const auto sums = [&] {
             if constexpr (STREAM)
@@ -73,7 +71,7 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
             else
                 return Plain<S>{sum};
         }();
-        if constexpr (STREAM || !TWICE<S>) line = row_line(a, reading(sums, 1), row);
+        if constexpr (!TWICE) line = row_line(a, reading(sums, 1), row);
         apply_row(reading(sums, 2), y, a.cols, line, affine_at(0), STREAM, joined && more, edge);
     }
 }

@@ -184,7 +184,7 @@ __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, 
     const auto plus = [](Vec<float> a, Vec<float> b, int) ONEPASS_FLAT { return a + b; };
     Vec<float> g[SIDE], gx[SIDE];
     for (int i = 0; i < SIDE; ++i) {
-        const LaneSums<float> sums = lines[i].low != 0
+        const LaneSums<float> sums = CENTERED && lines[i].low != 0
                                          ? sum_lanes_of<FAR, CENTERED, true, false>(a, row + i, 0, a.cols, lines[i], 1.0F)
                                          : sum_lanes_of<FAR, CENTERED, false, false>(a, row + i, 0, a.cols, lines[i], 1.0F);
         g[beside(i)] = fold_parts(sums.g, plus);
