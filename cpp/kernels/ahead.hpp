@@ -17,7 +17,8 @@
 namespace onepass::ONEPASS_ISA {
 namespace {
 
-// NEAR: into the first cache. (Where a chunk has long rows of two arrays, the second was quicker.)
+// A step must not read more of all rows than one of them has. NEAR: into the first cache. (Where a chunk has long rows of
+// two arrays, the second was quicker.)
 template <class S, int ROWS, bool NEAR = false>
 class Ahead {
     static constexpr index LINE = PACK / index(sizeof(S)), STEP = ROWS * WIDTH<Arith<S>>;   // elements
@@ -44,6 +45,13 @@ template <class S>
 constexpr index BEHIND = SENT_FAR / index(sizeof(S));
 template <class S>
 constexpr index CLOSE_BEHIND = SENT_NEAR / index(sizeof(S));
+
+// The lines of n elements, into the first cache.
+template <class S>
+ONEPASS_INLINE void send(const S* p, index n) {
+#pragma GCC unroll 8
+    for (index i = 0; i < n; i += PACK / index(sizeof(S))) __builtin_prefetch(p + i, 0, 3);
+}
 
 // With the narrowest vectors arithmetic takes longer than memory, and sending only adds to it.
 constexpr bool WIDE = NATIVE > 16;

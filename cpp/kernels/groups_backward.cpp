@@ -78,10 +78,13 @@ ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows,
     const T all = T(seen + rows);
     const Vec<T> share = splat(T(rows) / all), rest = splat(T(seen) / all), spread = splat(T(seen) * (T(rows) / all));
     const Vec<T> one = hidden_one<T>();
-    const index later = (FOLDED ? 2 : 1) * ROWS * stride;
-    Ahead<S, ROWS, FOLDED> next_x(x + later, stride, cols), next_dy(dy + later, stride, cols);
+    Ahead<S, ROWS> next_x(x + ROWS * stride, stride, cols), next_dy(dy + ROWS * stride, stride, cols);
     each_vector<T>(FOLDED ? 0 : to_line(x), cols, [&](index j, auto lanes) ONEPASS_FLAT {
-        if (WHOLE && far) {
+        if (FOLDED && far) {
+            const index n = WHOLE ? ROWS : rows, at = BEHIND<S> + j * n;
+            send(x + at, n * WIDTH<T>);
+            send(dy + at, n * WIDTH<T>);
+        } else if (WHOLE && far) {
             next_x.step();
             next_dy.step();
         }
