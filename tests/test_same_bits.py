@@ -257,18 +257,61 @@ def assert_same_everywhere(case, x, want):
         assert_same(case.run(x, None), want, f"{isa}, {threads} threads")
 
 
-@pytest.mark.parametrize("shape", [(500, 3001), (9001, 1999), (70, 33, 99, 79), (200_003, 91)])
 @pytest.mark.parametrize(
-    ("name", "run"), [("batch_norm", batch_norm()), ("batch_norm_backward", gradient(op.batch_norm_backward))]
+    "case",
+    [
+        Case(name, shape, run, 1)
+        for shape in ((500, 3001), (9001, 1999), (70, 33, 99, 79), (200_003, 91))
+        for name, run in (
+            ("batch_norm", batch_norm()),
+            ("batch_norm_backward", gradient(op.batch_norm_backward)),
+        )
+    ]
+    + [
+        Case(f"batch_norm_backward {name}", (70, 33, 99, 79), gradient(op.batch_norm_backward, **how), 1)
+        for name, how in (("masked", {"masked": True}), ("inference", {"inference": True}))
+    ],
+    ids=lambda case: case.id,
 )
-def test_training_on_batches_larger_than_the_caches(shape, name, run):
-    case = Case(name, shape, run, 1)
+def test_batches_larger_than_the_caches(case):
     x = data(case, np.dtype(np.float32))
     want = expected(case, x)
     assert_same_everywhere(case, x, want)
-    if name == "batch_norm":  # (a gradient has no out)
+    if case.name == "batch_norm":  # (a gradient has no out)
         in_place = x.copy()  # is not streamed
         assert_same(case.run(in_place, in_place), want, "in place")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(name + " masked" * masked, shape, run, 0)
+        for masked in (False, True)
+        for name, shape, run in (
+            ("group_norm_backward", (70, 32, 99, 79), gradient(op.group_norm_backward, 8, masked=masked)),
+            (
+                "instance_norm_backward",
+                (70, 99, 79, 33),
+                gradient(op.instance_norm_backward, axis=-1, masked=masked),
+            ),
+            ("group_norm", (70, 32, 99, 79), group_norm(8, masked=masked)),
+        )
+    ],
+    ids=lambda case: case.id,
+)
+def test_samples_larger_together_than_the_caches(case):
+    """They are solved in parts, of other sizes with other numbers of threads."""
+    x = data(case, np.dtype(np.float32))
+    want = expected(case, x)
+    assert_same_everywhere(case, x, want)
+    alone = [case.run(x[i : i + 1], None) for i in range(len(x))]
+    assert_same([np.concatenate([of[0] for of in alone])], want[:1], "each sample alone")
+    for i, of_all in enumerate(want[1:], start=1):
+        of_each = np.stack([of[i] for of in alone], dtype=np.float64)
+        if "backward" not in case.name:
+            assert_same([np.concatenate([of[i] for of in alone])], [of_all], f"result {i}, each sample alone")
+        else:
+            assert np.all(np.abs(of_each.sum(0) - of_all) <= 1e-6 * np.abs(of_each).sum(0))
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ class CellMoments {
         const bool by_element = p.weighing.by_element;
         shape.each_run(team, shape.blocks, [&](index sample, index block, index channel, index cells) {
             const index from = block * PIECE, n = block + 1 < shape.blocks ? PIECE : shape.last;
-            const index at = (sample * p.channels + channel) * p.span + from;
+            const index at = sample * p.x_sample + channel * p.span + from;
             const index to = (sample * shape.pieces + block) * p.channels + channel;
             const index line = shape.cell_row(sample) * shape.width + channel;
             take_piece(false, at, cells, n, p.span, by_element ? at : sample * p.span + from, {by_element ? p.span : 0, 1},
@@ -137,7 +137,7 @@ class CellMoments {
                 cols = p.channels;
             }
             const index stride = block == shape.blocks ? p.channels : shape.width;
-            const index at = sample * p.span * p.channels + row * shape.width + from;
+            const index at = sample * p.x_sample + row * shape.width + from;
             const index to = (sample * shape.pieces + block * shape.folds) * p.channels + from;
             take_piece(true, at, rows, cols, stride, by_element ? at : sample * p.span + row,
                        {by_element ? stride : 1, by_element ? 1 : 0}, shape.cell_row(sample) * shape.width + from, to,

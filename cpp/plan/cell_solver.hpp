@@ -178,6 +178,10 @@ class CellSolver {
     void sum_samples(index task) const {
         const index from = task * MERGED, n = std::min(MERGED, p.channels - from);
         double dweight[MERGED] = {}, dbias[MERGED] = {};
+        if (p.sums) {
+            std::copy_n(p.sums + from, n, dweight);
+            std::copy_n(p.sums + p.channels + from, n, dbias);
+        }
         for (index row = 0; row < shape_.cell_rows; ++row)
             for (index j = 0; j < n; ++j) {
                 dweight[j] += of_.product[row * p.channels + from + j];
@@ -186,6 +190,10 @@ class CellSolver {
         for (index j = 0; j < n; ++j) {
             p.dweight[from + j] = T(dweight[j]);
             p.dbias[from + j] = T(dbias[j]);
+        }
+        if (p.sums) {
+            std::copy_n(dweight, n, p.sums + from);
+            std::copy_n(dbias, n, p.sums + p.channels + from);
         }
     }
 
@@ -240,7 +248,7 @@ class CellSolver {
 
     void apply_rows(const Team& team) const {
         shape_.each_run(team, 1, [&](index sample, index, index channel, index cells) {
-            const index at = (sample * p.channels + channel) * p.span;
+            const index at = sample * p.x_sample + channel * p.span;
             const index line = shape_.cell_row(sample) * shape_.width + channel;
             if (!p.dy)
                 return k.rows_apply(
@@ -271,7 +279,7 @@ class CellSolver {
     }
 
     void apply_block(index sample, index row, index end, index stride, index from, index to) const {
-        const index at = sample * p.span * p.channels + from, line = shape_.cell_row(sample) * shape_.width + from;
+        const index at = sample * p.x_sample + from, line = shape_.cell_row(sample) * shape_.width + from;
         if (!p.dy)
             return k.columns_apply({p.x + at + row * stride, p.y + at + row * stride, end - row, to - from, stride, stride,
                                     lines_at(line, from), stream_, false});

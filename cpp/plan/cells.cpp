@@ -1,20 +1,78 @@
 #include "plan/cells.hpp"
 
+#include <algorithm>
+#include <vector>
+
 #include "plan/cell_solver.hpp"
+#include "plan/machine.hpp"
 
 namespace onepass {
+namespace {
+
+// What is written needs x (and dy) a second time. So an array from memory is solved in parts that no group reaches across,
+// small enough to be in a cache still when they are read again: some samples, or, of groups that reach across samples, some
+// channels. These lie in pieces, so that is only worth it where several threads share the memory and pieces are long.
+constexpr index PART = 2 << 20;             // bytes of x and dy, for each thread
+constexpr index PIECE_OF_PART = 24 << 10;   // bytes, at least
+
+// How many samples or channels a part has.
+template <class S>
+index part_size(const Cells<S>& p, int threads, bool stream) {
+    const index all = p.across ? p.channels : p.samples, size = p.samples * p.channels * p.span * index(sizeof(S));
+    if (!stream || size == 0) return all;
+    const index cache = index(last_level_cache()), each = size / all * (p.dy ? 2 : 1);
+    index n = std::max<index>(PART * threads / each, 1);
+    if (p.across) {
+        n = std::max(n, ceil_div(PIECE_OF_PART, p.span * index(sizeof(S))));
+        if (p.channels_last || threads == 1 || size < cache || n * each > cache / 4) return all;
+    }
+    return n < all ? ceil_div(all, ceil_div(all, n)) : all;
+}
+
+// n samples or channels from `first` on.
+template <class S>
+Cells<S> part_of(const Cells<S>& p, index first, index n) {
+    Cells<S> part = p;
+    const auto go_on = [](auto by, auto*&... arrays) { ((arrays = arrays ? arrays + by : nullptr), ...); };
+    go_on(first * (p.across ? p.span : p.x_sample), part.x, part.dy, part.y);
+    go_on(first * (p.across ? 1 : p.channels / p.members), part.given_mean, part.given_var, part.mean, part.rstd,
+          part.count, part.moments.mean, part.moments.low, part.moments.m2);
+    if (p.across) {
+        part.channels = n;
+        go_on(first, part.weight, part.bias, part.dweight, part.dbias);
+    } else {
+        part.samples = n;
+        go_on(first * p.span, part.weighing.mask);
+    }
+    return part;
+}
 
 template <class S>
-void solve(const Cells<S>& p) {
-    const index bytes = p.samples * p.channels * p.span * index(sizeof(S)) * (p.dy ? 3 : p.y ? 2 : 1);
-    const int threads = threads_for(bytes);
-    CellSolver<S> solver(p, kernels<S>(), p.y && streams(p.x, p.y, bytes, threads));
+void solve_part(const Cells<S>& p, int threads, bool stream) {
+    CellSolver<S> solver(p, kernels<S>(), stream);
     Cutter counter(nullptr);
     solver.cut(counter);
     const Scratch scratch(counter.used());
     Cutter cutter(scratch.data());
     solver.cut(cutter);
     run_team(threads, [&](const Team& team) { solver.run(team); });
+}
+
+}   // namespace
+
+template <class S>
+void solve(const Cells<S>& p) {
+    const index bytes = p.samples * p.channels * p.span * index(sizeof(S)) * (p.dy ? 3 : p.y ? 2 : 1);
+    const int threads = threads_for(bytes);
+    const bool stream = p.y && streams(p.x, p.y, bytes, threads);
+    const index all = p.across ? p.channels : p.samples, n = part_size(p, threads, stream);
+    if (n == all) return solve_part(p, threads, stream);
+    std::vector<double> sums(!p.across && p.dweight ? std::size_t(2 * p.channels) : 0);
+    for (index first = 0; first < all; first += n) {
+        Cells<S> part = part_of(p, first, std::min(n, all - first));
+        if (!sums.empty()) part.sums = sums.data();
+        solve_part(part, threads, stream);
+    }
 }
 
 template void solve(const Cells<float>&);

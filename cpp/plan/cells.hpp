@@ -1,8 +1,9 @@
 // Groups of cells: the masked norms, weighted moments, and the gradients of batch, group and instance norm.
 //
-// An array is samples x channels x span, dense, with the channels last or not. A cell is one channel of one sample. Its
-// moments (and, for gradients, co-moments with dy) are taken in pieces of a size that the shape alone decides, pieces are
-// merged into cells and cells into groups: `members` neighbouring channels of one sample, or one channel of all samples.
+// An array is samples x channels x span, each sample dense, with the channels last or not. A cell is one channel of one
+// sample. Its moments (and, for gradients, co-moments with dy) are taken in pieces of a size that the shape alone decides,
+// pieces are merged into cells and cells into groups: `members` neighbouring channels of one sample, or one channel of all
+// samples.
 #pragma once
 
 #include "kernels/kernels.hpp"
@@ -27,6 +28,7 @@ struct Cells {
     const S *x = nullptr, *dy = nullptr;   // dy: the gradient is wanted
     S* y = nullptr;                        // y, or dx; null: moments alone
     index samples = 1, channels = 1, span = 1;
+    index x_sample = 0;   // from one sample to the next
     bool channels_last = false;
     bool across = false;   // groups reach across samples
     index members = 1;
@@ -38,6 +40,7 @@ struct Cells {
     double* count = nullptr;              // likewise, with
     MomentsOut moments;
     T *dweight = nullptr, *dbias = nullptr;   // an element a channel
+    double* sums = nullptr;                   // of dweight, then of dbias, over the samples before these; or null
 
     index groups() const { return across ? channels : samples * (channels / members); }
 };
