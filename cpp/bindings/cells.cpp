@@ -61,7 +61,6 @@ void run(const CellCall& call) {
         p.samples = call.samples;
         p.channels = call.channels;
         p.span = call.span;
-        p.x_sample = call.channels * call.span;
         p.channels_last = call.channels_last;
         p.across = call.across;
         p.members = call.members;

@@ -33,8 +33,9 @@ index part_size(const Cells<S>& p, int threads, bool stream) {
 template <class S>
 Cells<S> part_of(const Cells<S>& p, index first, index n) {
     Cells<S> part = p;
+    part.x_sample = p.channels * p.span;
     const auto go_on = [](auto by, auto*&... arrays) { ((arrays = arrays ? arrays + by : nullptr), ...); };
-    go_on(first * (p.across ? p.span : p.x_sample), part.x, part.dy, part.y);
+    go_on(first * (p.across ? p.span : part.x_sample), part.x, part.dy, part.y);
     go_on(first * (p.across ? 1 : p.channels / p.members), part.given_mean, part.given_var, part.mean, part.rstd,
           part.count, part.moments.mean, part.moments.low, part.moments.m2);
     if (p.across) {
@@ -66,8 +67,7 @@ void solve(const Cells<S>& p) {
     const int threads = threads_for(bytes);
     const bool stream = p.y && streams(p.x, p.y, bytes, threads);
     const index all = p.across ? p.channels : p.samples, n = part_size(p, threads, stream);
-    if (n == all) return solve_part(p, threads, stream);
-    std::vector<double> sums(!p.across && p.dweight ? std::size_t(2 * p.channels) : 0);
+    std::vector<double> sums(n < all && !p.across && p.dweight ? std::size_t(2 * p.channels) : 0);
     for (index first = 0; first < all; first += n) {
         Cells<S> part = part_of(p, first, std::min(n, all - first));
         if (!sums.empty()) part.sums = sums.data();

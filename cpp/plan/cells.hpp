@@ -28,7 +28,6 @@ struct Cells {
     const S *x = nullptr, *dy = nullptr;   // dy: the gradient is wanted
     S* y = nullptr;                        // y, or dx; null: moments alone
     index samples = 1, channels = 1, span = 1;
-    index x_sample = 0;   // from one sample to the next
     bool channels_last = false;
     bool across = false;   // groups reach across samples
     index members = 1;
@@ -40,7 +39,10 @@ struct Cells {
     double* count = nullptr;              // likewise, with
     MomentsOut moments;
     T *dweight = nullptr, *dbias = nullptr;   // an element a channel
-    double* sums = nullptr;                   // of dweight, then of dbias, over the samples before these; or null
+
+    // Set by solve() for what it does at a time.
+    index x_sample = 0;       // from one sample to the next
+    double* sums = nullptr;   // of dweight, then of dbias, over the samples before these; or null
 
     index groups() const { return across ? channels : samples * (channels / members); }
 };
