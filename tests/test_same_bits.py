@@ -270,7 +270,8 @@ def assert_same_everywhere(case, x, want):
     + [
         Case(f"batch_norm_backward {name}", (70, 33, 99, 79), gradient(op.batch_norm_backward, **how), 1)
         for name, how in (("masked", {"masked": True}), ("inference", {"inference": True}))
-    ],
+    ]
+    + [Case("batch_norm_backward", (11, 33, 199, 178), gradient(op.batch_norm_backward), 1)],
     ids=lambda case: case.id,
 )
 def test_batches_larger_than_the_caches(case):

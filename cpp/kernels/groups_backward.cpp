@@ -68,23 +68,36 @@ ONEPASS_INLINE Part<T> part_of(const S* dy, index stride, index rows, const Valu
     return part;
 }
 
+// What is sent for while x is read, if x comes from `far` away: what lies BEHIND it, and from `end` on `jump` further on.
+template <class S>
+struct Later {
+    bool far;
+    const S* end;
+    index jump;
+    // How far from x, where i is read.
+    ONEPASS_INLINE index from(const S* x, index i) const {
+        const index at = i + BEHIND<S>;
+        return x + at < end ? at : at + jump;
+    }
+};
+
 // Merges `rows` <= ROWS rows of all columns into the sums of the `seen` rows before them. Lines are read whole: of rows
 // that are pages apart sixteen lie in one set of the first-level cache, and what is left of them would be gone when its
 // turn came. FOLDED: these are the columns of a folded row.
 template <bool WHOLE, bool RANGED, bool FOLDED, class S>
 ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows, index cols, index seen,
-                              const Arith<S>* before, const Arith<S>* after, Sums<Arith<S>> to, bool far) {
+                              const Arith<S>* before, const Arith<S>* after, Sums<Arith<S>> to, Later<S> later) {
     using T = Arith<S>;
     const T all = T(seen + rows);
     const Vec<T> share = splat(T(rows) / all), rest = splat(T(seen) / all), spread = splat(T(seen) * (T(rows) / all));
     const Vec<T> one = hidden_one<T>();
     Ahead<S, ROWS> next_x(x + ROWS * stride, stride, cols), next_dy(dy + ROWS * stride, stride, cols);
     each_vector<T>(FOLDED ? 0 : to_line(x), cols, [&](index j, auto lanes) ONEPASS_FLAT {
-        if (FOLDED && far) {
-            const index n = WHOLE ? ROWS : rows, at = BEHIND<S> + j * n;
+        if (FOLDED && later.far) {
+            const index n = WHOLE ? ROWS : rows, at = later.from(x, j * n);
             send(x + at, n * WIDTH<T>);
             send(dy + at, n * WIDTH<T>);
-        } else if (WHOLE && far) {
+        } else if (WHOLE && later.far) {
             next_x.step();
             next_dy.step();
         }
@@ -106,14 +119,14 @@ ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows,
 
 template <bool RANGED, bool FOLDED, class S>
 ONEPASS_INLINE void add_rows_of(const S* x, const S* dy, index stride, index rows, index cols, const Arith<S>* before,
-                                const Arith<S>* after, const Sums<Arith<S>>& to, bool far) {
+                                const Arith<S>* after, const Sums<Arith<S>>& to, const Later<S>& later) {
     index row = 0;
     for (; row + ROWS <= rows; row += ROWS)
         add_chunk<true, RANGED, FOLDED>(x + row * stride, dy + row * stride, stride, ROWS, cols, row, before, after, to,
-                                        far);
+                                        later);
     if (row < rows)
         add_chunk<false, RANGED, FOLDED>(x + row * stride, dy + row * stride, stride, rows - row, cols, row, before, after,
-                                         to, far);
+                                         to, later);
 }
 
 template <bool RANGED, class S>
@@ -133,7 +146,7 @@ void columns_comoments(const Comoments<S>& a) {
         T* const zeros[] = {to.low, to.m2, to.sum, to.product};
         for (T* zero : zeros) store(zero + j, Vec<T>{}, lanes);
     });
-    add_rows_of<RANGED, false>(a.x, a.dy, a.stride, a.rows, a.cols, a.before, a.after, to, a.far);
+    add_rows_of<RANGED, false>(a.x, a.dy, a.stride, a.rows, a.cols, a.before, a.after, to, {a.far, nullptr, 0});
 }
 
 // The sum over the columns of a folded row.
@@ -151,6 +164,7 @@ void rows_comoments(const Comoments<S>& a) {
     const index full = a.cols / FOLD, rest = a.cols % FOLD;
     alignas(PACK) T sums[5][FOLD], count[FOLD], before[FOLD], after[FOLD];
     const Sums<T> to = {sums[0], sums[1], sums[2], sums[3], sums[4]};
+    const Later<S> later = {a.far, a.x + a.left, a.jump};
     for (int j = 0; j < FOLD; ++j) count[j] = T(full + (j < rest ? 1 : 0));
     for (index row = 0; row < a.rows; ++row) {
         const S *x = a.x + row * a.stride, *dy = a.dy + row * a.stride;
@@ -163,10 +177,10 @@ void rows_comoments(const Comoments<S>& a) {
             to.pivot[j] = pivot;
             to.low[j] = to.m2[j] = to.sum[j] = to.product[j] = T(0);
         }
-        add_rows_of<RANGED, true>(x, dy, index(FOLD), full, index(FOLD), before, after, to, a.far);
+        add_rows_of<RANGED, true>(x, dy, index(FOLD), full, index(FOLD), before, after, to, later);
         if (rest) {
             const index at = full * FOLD;
-            add_chunk<false, RANGED, true>(x + at, dy + at, index(FOLD), 1, rest, full, before, after, to, a.far);
+            add_chunk<false, RANGED, true>(x + at, dy + at, index(FOLD), 1, rest, full, before, after, to, later);
         }
         const T mean =
             T(sum_fold<T>([&](int i) ONEPASS_FLAT { return load(count + i) * load(to.low + i); }) / double(a.cols));

@@ -182,7 +182,8 @@ struct Comoments {
     index rows, cols, stride;
     const Arith<S>*before, *after;   // of Range; null: all in range
     Arith<S>*pivot, *low, *m2, *sum, *product;
-    bool far;   // x and dy come from memory
+    bool far;           // x and dy come from memory
+    index left, jump;   // of rows: what comes `left` elements behind x lies `jump` elements further on
 };
 
 // dx = ((dy * weight - shift) - (((x * before - mean) * after - low) * slope) * gain * before * after, its parameters an

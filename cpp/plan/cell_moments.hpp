@@ -55,13 +55,15 @@ struct CellShape {
         return double(block == blocks ? rest : block + 1 < blocks ? COLUMN_BLOCK : last);
     }
 
-    // f(sample, block, channel, n) for this member's share: runs of n neighbouring channels.
+    // f(sample, block, channel, n) for this member's share, in the order of memory: runs of n neighbouring channels, or
+    // where each has several blocks, one of them.
     template <class F>
     void each_run(const Team& team, index blocks_of_each, const F& f) const {
-        const index all = samples * blocks_of_each * channels, to = team.to(all);
+        const index all = samples * channels * blocks_of_each, to = team.to(all);
         for (index i = team.from(all); i < to;) {
-            const index piece = i / channels, channel = i % channels, n = std::min(channels - channel, to - i);
-            f(piece / blocks_of_each, piece % blocks_of_each, channel, n);
+            const index cell = i / blocks_of_each, channel = cell % channels;
+            const index n = blocks_of_each == 1 ? std::min(channels - channel, to - i) : 1;
+            f(cell / channels, i % blocks_of_each, channel, n);
             i += n;
         }
     }
@@ -118,8 +120,9 @@ class CellMoments {
             const index at = sample * p.x_sample + channel * p.span + from;
             const index to = (sample * shape.pieces + block) * p.channels + channel;
             const index line = shape.cell_row(sample) * shape.width + channel;
-            take_piece(false, at, cells, n, p.span, by_element ? at : sample * p.span + from, {by_element ? p.span : 0, 1},
-                       line, to, ranged);
+            const index left = sample * p.x_sample + p.channels * p.span - at;
+            take_piece(false, at, cells, n, p.span, left, by_element ? at : sample * p.span + from,
+                       {by_element ? p.span : 0, 1}, line, to, ranged);
         });
     }
 
@@ -139,14 +142,14 @@ class CellMoments {
             const index stride = block == shape.blocks ? p.channels : shape.width;
             const index at = sample * p.x_sample + row * shape.width + from;
             const index to = (sample * shape.pieces + block * shape.folds) * p.channels + from;
-            take_piece(true, at, rows, cols, stride, by_element ? at : sample * p.span + row,
+            take_piece(true, at, rows, cols, stride, 0, by_element ? at : sample * p.span + row,
                        {by_element ? stride : 1, by_element ? 1 : 0}, shape.cell_row(sample) * shape.width + from, to,
                        ranged);
         });
     }
 
-    void take_piece(bool columns, index at, index rows, index cols, index stride, index weight, WeightStrides strides,
-                    index line, index to, bool ranged) const {
+    void take_piece(bool columns, index at, index rows, index cols, index stride, index left, index weight,
+                    WeightStrides strides, index line, index to, bool ranged) const {
         const T *before = before_ + line, *after = after_ + line;
         const S* dy = p.dy ? p.dy + at : nullptr;
         if (weighted) {
@@ -178,7 +181,9 @@ class CellMoments {
                                    sums_.m2 + to,
                                    sums_.sum + to,
                                    sums_.product + to,
-                                   far_};
+                                   far_,
+                                   left,
+                                   p.x_sample - p.channels * p.span};
         columns ? k.columns_comoments(call) : k.rows_comoments(call);
     }
 

@@ -11,9 +11,10 @@ namespace {
 
 // What is written needs x (and dy) a second time. So an array from memory is solved in parts that no group reaches across,
 // small enough to be in a cache still when they are read again: some samples, or, of groups that reach across samples, some
-// channels. These lie in pieces, so that is only worth it where several threads share the memory and pieces are long.
-constexpr index PART = 2 << 20;             // bytes of x and dy, for each thread
-constexpr index PIECE_OF_PART = 24 << 10;   // bytes, at least
+// channels. These lie in pieces, so that is only worth it where pieces are long: the longer, the more of x the cache holds,
+// and with one thread, which has the memory for itself.
+constexpr index PART = 1 << 20;          // bytes of x and dy, for each thread
+constexpr index LONG_PIECE = 24 << 10;   // bytes
 
 // How many samples or channels a part has.
 template <class S>
@@ -23,8 +24,10 @@ index part_size(const Cells<S>& p, int threads, bool stream) {
     const index cache = index(last_level_cache()), each = size / all * (p.dy ? 2 : 1);
     index n = std::max<index>(PART * threads / each, 1);
     if (p.across) {
-        n = std::max(n, ceil_div(PIECE_OF_PART, p.span * index(sizeof(S))));
-        if (p.channels_last || threads == 1 || size < cache || n * each > cache / 4) return all;
+        const index span = p.span * index(sizeof(S));
+        n = std::max(n, ceil_div(LONG_PIECE, span));
+        const index worth = threads == 1 ? LONG_PIECE : size < cache ? LONG_PIECE / 2 : 0;
+        if (p.channels_last || size < cache / 2 || n * each > cache / 4 || span < worth) return all;
     }
     return n < all ? ceil_div(all, ceil_div(all, n)) : all;
 }
