@@ -8,7 +8,7 @@
 // later row, and memory works all the time.
 //
 // Rows of which a piece at a time is written: the processor's own prefetcher fetches what lies between the pieces. So the
-// next piece is sent for while one is written, and the place that it will be written to.
+// next piece is sent for while one is written, and, but where results are streamed, the place that it will be written to.
 #pragma once
 
 #include "kernels/kernels.hpp"
@@ -46,15 +46,18 @@ constexpr index BEHIND = SENT_FAR / index(sizeof(S));
 template <class S>
 constexpr index CLOSE_BEHIND = SENT_NEAR / index(sizeof(S));
 
+// The same, or a little more, where rows may lie apart (pieces of rows do): what lies between them is not sent for.
+template <class S>
+ONEPASS_INLINE index behind(index cols, index stride) {
+    return stride == cols ? BEHIND<S> : (BEHIND<S> + cols - 1) / cols * stride;
+}
+
 // The lines of n elements, into the first cache.
 template <class S>
 ONEPASS_INLINE void send(const S* p, index n) {
 #pragma GCC unroll 8
     for (index i = 0; i < n; i += PACK / index(sizeof(S))) __builtin_prefetch(p + i, 0, 3);
 }
-
-// With the narrowest vectors arithmetic takes longer than memory, and sending only adds to it.
-constexpr bool WIDE = NATIVE > 16;
 
 // What one of TIMES readings of rows sends for: its share of a later row in each of ARRAYS arrays (two at most), evenly
 // over the elements that it reads. (Vector by vector: all lines of a chunk or a burst together were slower.) Into the
@@ -90,10 +93,10 @@ ONEPASS_INLINE auto of_chunk(const Sending<Source, Shares>& x, index i, index of
     return x.source.at(i, All{});
 }
 
-// The source that sends, or where nothing is SENT, or vectors are narrow, the source itself.
+// The source that sends, or where nothing is SENT, the source itself.
 template <bool SENT, class Source, class Shares>
 ONEPASS_INLINE auto sending(const Source& source, const Shares& shares) {
-    if constexpr (SENT && WIDE)
+    if constexpr (SENT)
         return Sending<Source, Shares>{source, shares};
     else
         return source;

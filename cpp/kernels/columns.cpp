@@ -154,7 +154,7 @@ void apply(Apply<S> a) {
         };
         S* y = a.y + row * a.y_stride;
         write_row<T>(y, lead_of(y, line.mean, a.stream), a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge,
-                     Nothing{}, Shares<S, 1, WIDE>{{x + BEHIND<S>}, 0});
+                     Nothing{}, Shares<S, 1, 1>{{x + behind<S>(a.cols, a.x_stride)}, 0});
     }
     if (a.stream) stream_fence();
 }
@@ -164,8 +164,7 @@ ONEPASS_INLINE void choose_apply(const Apply<S>& a) {
     if (a.line.before) return apply<AFFINE, true, true, false>(a);
     int low = 0;   // (a bool would keep the loop from becoming vector code)
     for (index j = 0; j < a.cols; ++j) low |= a.line.low[j] != 0;
-    if constexpr (WIDE)
-        if (a.apart) return low ? apply<AFFINE, true, false, true>(a) : apply<AFFINE, false, false, true>(a);
+    if (a.apart) return low ? apply<AFFINE, true, false, true>(a) : apply<AFFINE, false, false, true>(a);
     low ? apply<AFFINE, true, false, false>(a) : apply<AFFINE, false, false, false>(a);
 }
 

@@ -62,7 +62,7 @@ ONEPASS_INLINE void extremes_of_rows(const Extremes<S>& a) {
 
 template <class S>
 void rows_extremes(const Extremes<S>& a) {
-    (a.far && WIDE) ? extremes_of_rows<true>(a) : extremes_of_rows<false>(a);
+    a.far ? extremes_of_rows<true>(a) : extremes_of_rows<false>(a);
 }
 
 // One chunk of all columns, met with what the rows before it gave. A NaN there stays: it is the second argument.
@@ -237,7 +237,7 @@ ONEPASS_INLINE void scale_row(const Scale<S>& a, index row, bool joined, Edge<S>
                         splat(RANGED ? a.by.before[row] : T(1)), splat(RANGED ? a.by.after[row] : T(1))};
     const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return load(x + i, lanes); };
     const auto value = [&](Vec<T> v, index, auto) ONEPASS_FLAT { return scaled<RANGED>(v, by, lower, upper); };
-    const Shares<S, 1, WIDE> later = {{x + BEHIND<S>}, 0};
+    const Shares<S, 1, 1> later = {{x + behind<S>(a.cols, a.x_stride)}, 0};
     S* y = a.y + row * a.y_stride;
     write_row<T>(y, to_line(y), a.cols, source, value, a.stream, joined, edge, Nothing{}, later);
 }
@@ -277,7 +277,7 @@ void scale_columns(Scale<S> a) {
         };
         S* y = a.y + row * a.y_stride;
         write_row<T>(y, lead_of(y, of.min, a.stream), a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge,
-                     Nothing{}, Shares<S, 1, WIDE>{{x + BEHIND<S>}, 0});
+                     Nothing{}, Shares<S, 1, 1>{{x + behind<S>(a.cols, a.x_stride)}, 0});
     }
     if (a.stream) stream_fence();
 }

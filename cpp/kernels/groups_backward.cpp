@@ -263,7 +263,8 @@ void write_gradient(Gradient<S> a) {
             return g;
         };
         // (Rows that wait for no parameters are read fast enough.)
-        const Shares<S, 1, BY_ROW || !WIDE ? 0 : PLAIN ? 1 : 2> later = {{dy + BEHIND<S>, x + BEHIND<S>}, 0};
+        const index at = behind<S>(a.cols, a.stride);
+        const Shares<S, 1, BY_ROW ? 0 : PLAIN ? 1 : 2> later = {{dy + at, x + at}, 0};
         S* dx = a.dx + row * a.stride;
         write_row<T>(dx, BY_ROW ? to_line(dx) : lead_of(dx, a.mean, a.stream), a.cols, source, value, a.stream,
                      joined && row + 1 < a.rows, edge, Nothing{}, later);

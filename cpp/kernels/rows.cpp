@@ -44,10 +44,8 @@ struct Reader {
     const RowsNorm<S>& a;
     index ahead = a.x_stride * (bands<FAR>(a) && a.ahead < BAND<FAR> ? BAND<FAR> : a.ahead);
     ONEPASS_INLINE Line<Arith<S>> line(index row) const {
-        // (Rows that lie apart, with narrow vectors too: the processor's own prefetcher fetches what lies between them.)
         if constexpr (!FAR)
-            if (a.beyond && (WIDE || a.x_stride != a.cols))
-                return row_line(a, Sending<Plain<S>, Shares<S, 1, 1>>{source(row, 0, 0), whole(row)}, row);
+            if (a.beyond) return row_line(a, sending<true>(source(row, 0, 0), whole(row)), row);
         return row_line(a, source(row, 0, 0), row);
     }
     ONEPASS_INLINE auto second(index row, index from = 0) const { return source(row, from, a.cols / 2 + from / 2); }
@@ -219,9 +217,8 @@ ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
         }
     } else if (bands<FAR>(a)) {
         for (; row < a.rows; row += BAND<FAR>) {
-            constexpr bool MAY_SEND = !FAR && WIDE;
             const index rows = a.rows - row < BAND<FAR> ? a.rows - row : BAND<FAR>;
-            a.beyond ? norm_band<FAR, MAY_SEND>(a, row, rows, affine_at) : norm_band<FAR, false>(a, row, rows, affine_at);
+            a.beyond ? norm_band<FAR, !FAR>(a, row, rows, affine_at) : norm_band<FAR, false>(a, row, rows, affine_at);
         }
     }
     for (; row < a.rows; ++row) {

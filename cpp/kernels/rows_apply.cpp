@@ -71,7 +71,7 @@ ONEPASS_INLINE void moments_of_rows(const RowsMoments<S>& a) {
 
 template <class S>
 void rows_moments(const RowsMoments<S>& a) {
-    (a.far && WIDE) ? moments_of_rows<true>(a) : moments_of_rows<false>(a);
+    a.far ? moments_of_rows<true>(a) : moments_of_rows<false>(a);
 }
 
 template <bool FAR, class S>

@@ -28,12 +28,12 @@ struct Gradient {
     T down, up, c1, c2;
 };
 
-// Narrow rows are joined side by side, c1 and c2 as well (but where vectors are narrow, or conversions most of the work).
+// Narrow rows are joined side by side, c1 and c2 as well (but where conversions are most of the work).
 template <class S, bool FAR>
-constexpr index NARROW = !WIDE || (NATIVE < 64 && sizeof(S) == 2) ? 0
-                         : FAR                                    ? 1024
-                         : NATIVE == 64                           ? 512
-                                                                  : 768;   // bytes
+constexpr index NARROW = NATIVE < 64 && sizeof(S) == 2 ? 0
+                         : FAR                         ? 1024
+                         : NATIVE == 64                ? 512
+                                                       : 768;   // bytes
 
 template <bool FAR, class S>
 ONEPASS_INLINE bool narrow(const RowsBackward<S>& a) {
