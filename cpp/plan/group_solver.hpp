@@ -326,9 +326,11 @@ class Solver {
         // Tiles end on cache lines of y. From the end to the beginning: the last that the moments read is the likeliest to
         // be in the cache still.
         const index lead = index((0 - reinterpret_cast<std::uintptr_t>(y_)) % Scratch::LINE / sizeof(S));
-        // A few equal ones: the parameters of more columns would come from the second-level cache for each row again.
+        // A few equal ones: the parameters of more columns would come from the second-level cache for each row again. (What
+        // is streamed needs no room beside them, and memory likes long pieces: twice as many, as long as they fit.)
         const index body = std::max<index>(cols - lead, 1), line_of_y = Scratch::LINE / index(sizeof(S));
-        const index wide = ceil_div(ceil_div(body, ceil_div(body, TILE + TILE / 8)), line_of_y) * line_of_y;
+        const index most = stream_ && sizeof(T) == 4 ? 2 * TILE : TILE;
+        const index wide = ceil_div(ceil_div(body, ceil_div(body, most + most / 8)), line_of_y) * line_of_y;
         const index tiles = ceil_div(body, wide), tasks = ceil_div(rows, COLUMN_BLOCK) * tiles;
         const bool apart = tiles > 1 && !stream_ && beyond_nearer_caches(2 * p.rows * width_ * index(sizeof(S)));
         team.each_backwards(tasks, [&](index task) {
