@@ -29,24 +29,29 @@ struct Gradient {
 };
 
 // Narrow rows are joined side by side, c1 and c2 as well (but where conversions are most of the work).
-template <class S, bool FAR>
-constexpr index NARROW = NATIVE < 64 && sizeof(S) == 2 ? 0
-                         : FAR                         ? 1024
-                         : NATIVE == 64                ? 512
-                                                       : 768;   // bytes
-
-template <bool FAR, class S>
+template <class S>
 ONEPASS_INLINE bool narrow(const RowsBackward<S>& a) {
-    return sizeof(Arith<S>) == 4 && a.rows >= SIDE && a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= NARROW<S, FAR>;
+    if (sizeof(Arith<S>) > 4 || (NATIVE < 64 && sizeof(S) == 2)) return false;
+    const index most = sizeof(S) == 2 ? 2048 : NATIVE == 64 && a.far ? 1024 : 1536;   // bytes
+    return a.rows >= SIDE && a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= most;
 }
 
-// What the reading number TIME of a row sends for: 0 for its moments, 1 for c1 and c2, 2 for dx. From memory a third each,
-// from a cache the last one all.
-template <bool FAR, int TIME, class S>
+// Where each reading sends for a share: where dx is streamed, if arithmetic does not take longer than memory. (Wide rows
+// leave little room in the first cache for what was sent for, so it had better come late.)
+template <class S>
+ONEPASS_INLINE bool shared(const RowsBackward<S>& a) {
+    if (NATIVE < 32 || (NATIVE < 64 && sizeof(S) == 2)) return false;
+    const index least = (NATIVE == 64 ? 0 : 8 << 10) + (a.far ? 0 : 8 << 10);   // bytes
+    return a.stream && !narrow(a) && a.cols * index(sizeof(S)) >= least;
+}
+
+// What the reading number TIME of a row sends for: 0 for its moments, 1 for c1 and c2, 2 for dx. A third each where SHARED,
+// else the last one all.
+template <bool SHARED, int TIME, class S>
 ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
-    const index later = row + (narrow<FAR>(a) && a.ahead < SIDE ? index(SIDE) : a.ahead);
-    return Shares<S, FAR ? 3 : 1, FAR || TIME == 2 ? 2 : 0>{{a.x + later * a.x_stride, a.dy + later * a.dy_stride},
-                                                            FAR ? a.cols * TIME / 3 : 0};
+    const index later = row + (narrow(a) && a.ahead < SIDE ? index(SIDE) : a.ahead);
+    return Shares<S, SHARED ? 3 : 1, SHARED || TIME == 2 ? 2 : 0>{{a.x + later * a.x_stride, a.dy + later * a.dy_stride},
+                                                                  SHARED ? a.cols * TIME / 3 : 0};
 }
 
 template <bool CENTERED, bool LOW, bool RANGED, class T>
@@ -67,14 +72,14 @@ struct LaneSums {
 };
 
 // Of the columns start..end of a row.
-template <bool FAR, bool CENTERED, bool LOW, bool RANGED, class S>
+template <bool SHARED, bool CENTERED, bool LOW, bool RANGED, class S>
 ONEPASS_INLINE LaneSums<Arith<S>> sum_lanes_of(const RowsBackward<S>& a, index row, index start, index end,
                                                const Line<Arith<S>>& line, Arith<S> scaled_down) {
     using T = Arith<S>;
     const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
     const Normalized<CENTERED, LOW, RANGED, T> normalized(line);
     const Vec<T> down = splat(scaled_down);
-    const auto later = sent_for<FAR, 1>(a, row);
+    const auto later = sent_for<SHARED, 1>(a, row);
     LaneSums<T> sums;
     const auto add = [&](index i, int part, auto lanes) ONEPASS_FLAT {
         later.at(i);
@@ -95,14 +100,14 @@ ONEPASS_INLINE LaneSums<Arith<S>> sum_lanes_of(const RowsBackward<S>& a, index r
 }
 
 // c1 and c2, summed in blocks of the row, as its moments are.
-template <bool FAR, bool CENTERED, bool LOW, bool RANGED, class S>
+template <bool SHARED, bool CENTERED, bool LOW, bool RANGED, class S>
 ONEPASS_INLINE void sum_row(const RowsBackward<S>& a, index row, Gradient<Arith<S>>& of) {
     using T = Arith<S>;
     constexpr index SIZE = BLOCK_SIZE<T>;
     double g = 0, gx = 0;
     for (index start = 0; start < a.cols; start += SIZE) {
         const index end = a.cols - start < SIZE ? a.cols : start + SIZE;
-        const LaneSums<T> sums = sum_lanes_of<FAR, CENTERED, LOW, RANGED>(a, row, start, end, of.line, of.down);
+        const LaneSums<T> sums = sum_lanes_of<SHARED, CENTERED, LOW, RANGED>(a, row, start, end, of.line, of.down);
         if constexpr (CENTERED) g += double(sum_lanes(sums.g));
         gx += double(sum_lanes(sums.gx));
     }
@@ -110,7 +115,7 @@ ONEPASS_INLINE void sum_row(const RowsBackward<S>& a, index row, Gradient<Arith<
     of.c2 = T(gx / double(a.cols));
 }
 
-template <bool FAR, bool CENTERED, bool LOW, bool RANGED, class S>
+template <bool SHARED, bool CENTERED, bool LOW, bool RANGED, class S>
 ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient<Arith<S>>& of, Edge<S>& edge) {
     using T = Arith<S>;
     const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
@@ -120,7 +125,7 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
     const Vec<T> c1 = splat(of.c1), c2 = splat(of.c2), scale = splat(of.line.scale);
     // 1 / deviation in true units may be beyond T, where its product with g is not. The greater power comes last.
     const Vec<T> down = splat(of.down), back = splat(of.line.before * of.up), after = splat(of.line.after);
-    const auto later = sent_for<FAR, 2>(a, row);
+    const auto later = sent_for<SHARED, 2>(a, row);
     const auto source = [=](index i, auto lanes) ONEPASS_FLAT {
         later.at(i);
         return Both<T>{load(x + i, lanes), load(dy + i, lanes)};
@@ -134,7 +139,7 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
         const Vec<T> dx = (g - xhat * c2) * scale;
         return RANGED ? dx * back * after : dx;
     };
-    const bool stream = FAR || a.stream, joined = row + 1 < a.rows && rows_join<S>(stream, a.cols, a.dx_stride);
+    const bool stream = SHARED || a.stream, joined = row + 1 < a.rows && rows_join<S>(stream, a.cols, a.dx_stride);
     S* dx = a.dx + row * a.dx_stride;
     write_row<T>(dx, lead_of(dx, dweight, stream), a.cols, source, value, stream, joined, edge);
 }
@@ -158,19 +163,19 @@ __attribute__((noinline)) void ranged_row(const RowsBackward<S>& a, index row, c
     write_dx<false, CENTERED, true, true>(a, row, of, edge);
 }
 
-template <bool FAR, bool CENTERED, bool LOW, class S>
+template <bool SHARED, bool CENTERED, bool LOW, class S>
 ONEPASS_INLINE void plain_row(const RowsBackward<S>& a, index row, const Line<Arith<S>>& line, Edge<S>& edge) {
     using T = Arith<S>;
     Gradient<T> of = {line, T(1), T(1), T(0), T(0)};
-    sum_row<FAR, CENTERED, LOW, false>(a, row, of);
+    sum_row<SHARED, CENTERED, LOW, false>(a, row, of);
     if (__builtin_expect(finite(of), 1))
-        write_dx<FAR, CENTERED, LOW, false>(a, row, of, edge);
+        write_dx<SHARED, CENTERED, LOW, false>(a, row, of, edge);
     else
         ranged_row<CENTERED>(a, row, line, edge);
 }
 
 // The rows from `row` on, as many as are joined.
-template <bool FAR, bool CENTERED, class S>
+template <bool CENTERED, class S>
 __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, Edge<S>& edge) {
     Line<float> lines[SIDE];
     RowsNorm<S> norm = {};
@@ -178,15 +183,14 @@ __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, 
     norm.x_stride = a.x_stride;
     norm.cols = a.cols;
     norm.finish = a.finish;
-    narrow_lines<CENTERED>(
-        norm, row,
-        [&](index i) ONEPASS_FLAT { return sending<FAR>(Plain<S>{a.x + i * a.x_stride}, sent_for<FAR, 0>(a, i)); }, lines);
+    narrow_lines<CENTERED>(norm, row, [&](index i) ONEPASS_FLAT { return Plain<S>{a.x + i * a.x_stride}; }, lines);
     const auto plus = [](Vec<float> a, Vec<float> b, int) ONEPASS_FLAT { return a + b; };
     Vec<float> g[SIDE], gx[SIDE];
     for (int i = 0; i < SIDE; ++i) {
-        const LaneSums<float> sums = CENTERED && lines[i].low != 0
-                                         ? sum_lanes_of<FAR, CENTERED, true, false>(a, row + i, 0, a.cols, lines[i], 1.0F)
-                                         : sum_lanes_of<FAR, CENTERED, false, false>(a, row + i, 0, a.cols, lines[i], 1.0F);
+        const LaneSums<float> sums =
+            CENTERED && lines[i].low != 0
+                ? sum_lanes_of<false, CENTERED, true, false>(a, row + i, 0, a.cols, lines[i], 1.0F)
+                : sum_lanes_of<false, CENTERED, false, false>(a, row + i, 0, a.cols, lines[i], 1.0F);
         g[beside(i)] = fold_parts(sums.g, plus);
         gx[beside(i)] = fold_parts(sums.gx, plus);
     }
@@ -202,39 +206,37 @@ __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, 
         if (__builtin_expect(of.line.ranged || !finite(of), 0))
             ranged_row<CENTERED>(a, row + i, of.line, edge);
         else if (CENTERED && of.line.low != 0)
-            write_dx<FAR, CENTERED, true, false>(a, row + i, of, edge);
+            write_dx<false, CENTERED, true, false>(a, row + i, of, edge);
         else
-            write_dx<FAR, CENTERED, false, false>(a, row + i, of, edge);
+            write_dx<false, CENTERED, false, false>(a, row + i, of, edge);
     }
 }
 
-template <bool FAR, bool CENTERED, class S>
+template <bool SHARED, bool CENTERED, class S>
 void all_rows(const RowsBackward<S>& a) {
     using T = Arith<S>;
     Edge<S> edge;
     index row = 0;
-    if constexpr (sizeof(T) == 4)
-        if (narrow<FAR>(a))
-            for (; row + SIDE <= a.rows; row += SIDE) narrow_rows<FAR, CENTERED>(a, row, edge);
+    if constexpr (sizeof(T) == 4 && !SHARED)
+        if (narrow(a))
+            for (; row + SIDE <= a.rows; row += SIDE) narrow_rows<CENTERED>(a, row, edge);
     for (; row < a.rows; ++row) {
         Finished f;
-        const auto x = sending<FAR>(Plain<S>{a.x + row * a.x_stride}, sent_for<FAR, 0>(a, row));
+        const auto x = sending<SHARED>(Plain<S>{a.x + row * a.x_stride}, sent_for<SHARED, 0>(a, row));
         const Line<T> line = line_of<CENTERED, T>(x, a.cols, a.finish, f);
         if (__builtin_expect(line.ranged, 0))
             ranged_row<CENTERED>(a, row, line, edge);
         else if (CENTERED && line.low != 0)
-            plain_row<FAR, CENTERED, true>(a, row, line, edge);
+            plain_row<SHARED, CENTERED, true>(a, row, line, edge);
         else
-            plain_row<FAR, CENTERED, false>(a, row, line, edge);
+            plain_row<SHARED, CENTERED, false>(a, row, line, edge);
     }
     if (a.stream) stream_fence();
 }
 
 template <class S>
 void rows_backward(const RowsBackward<S>& a) {
-    // (Narrower vectors compute for longer than memory takes: there the last reading is enough.)
-    if constexpr (NATIVE == 64)
-        if (a.far) return a.centered ? all_rows<true, true>(a) : all_rows<true, false>(a);
+    if (shared(a)) return a.centered ? all_rows<true, true>(a) : all_rows<true, false>(a);
     a.centered ? all_rows<false, true>(a) : all_rows<false, false>(a);
 }
 
