@@ -10,7 +10,14 @@ from layouts import AXES, normalized_shape, strided
 import onepass as op
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-LAYOUTS = [((9, 37), -1), ((9, 37), 0), ((3, 5, 16), (1, 2)), ((3, 5, 16), 1), ((3, 5, 16), (0, 2))]
+LAYOUTS = [
+    ((9, 37), -1),
+    ((35, 70), -1),
+    ((9, 37), 0),
+    ((3, 5, 16), (1, 2)),
+    ((3, 5, 16), 1),
+    ((3, 5, 16), (0, 2)),
+]
 
 
 @pytest.fixture(params=[np.float32, np.float64, np.float16, BFLOAT16], ids=lambda d: np.dtype(d).name)
@@ -130,6 +137,22 @@ def test_axes_give_the_bits_of_the_plain_norm(norm, shape, axis, dtype):
         assert_bits(result, (norm.plain(total, *given, axis=axis), total), isa)
 
 
+@each_norm
+@pytest.mark.parametrize("cols", [15, 16, 61, 128, 200, 384, 511, 513])
+def test_narrow_rows_give_the_bits_of_the_plain_norm(norm, cols, dtype):
+    """Rows that are joined side by side, some of them in need of another range, and those left over."""
+    x, residual = addends(dtype, (50, cols))
+    residual[[3, 20]] = 0
+    if dtype != np.float16:
+        x[3] = (ref.wide(x[3]) * 2.0**110).astype(dtype)
+    total = sum_of(x, residual)
+    given = norm.affine(dtype, cols)
+    want = norm.plain(total, *given), total
+    for isa in op.available_isas():
+        op.use_isa(isa)
+        assert_bits(norm.add(x, residual, *given), want, isa)
+
+
 def copies(x):
     return (("contiguous", x.copy()), *strided(x))
 
@@ -231,12 +254,13 @@ def test_empty(norm, shape, dtype):
 @each_norm
 def test_larger_than_the_caches(norm):
     """Results that are written past the caches, or not because one of them is in place."""
-    for dtype, d in ((np.float32, 1151), (BFLOAT16, 2303)):
+    for dtype, d in ((np.float32, 1151), (BFLOAT16, 2303), (np.float32, 61), (BFLOAT16, 125)):
+        times = 22 * 1151 * 4 // (d * np.dtype(dtype).itemsize)
         block = addends(dtype, (409, d))
         given = norm.affine(dtype, d)
         total = sum_of(*(a.astype(dtype) for a in block))
         y = norm.plain(total, *given)
-        x, residual = (np.tile(a, (22, 1)) for a in block)
+        x, residual = (np.tile(a, (times, 1)) for a in block)
         rows, size = x.shape[0], x.size
         memory = [np.empty(size + 16, dtype) for _ in range(2)]
         for isa, threads, by, in_place in (
@@ -255,7 +279,7 @@ def test_larger_than_the_caches(norm):
                 "sum_out": here if "sum_out" in in_place else sum_out,
             }
             for got, want in zip(norm.add(there, here, *given, **give), (y, total), strict=True):
-                got = got.reshape(22, 409, d).view(f"u{got.itemsize}")
+                got = got.reshape(times, 409, d).view(f"u{got.itemsize}")
                 assert (got == want.view(f"u{want.itemsize}")).all(), (dtype, isa, in_place)
 
 

@@ -7,6 +7,7 @@
 // row has the bits that it has alone.
 #pragma once
 
+#include "kernels/ahead.hpp"
 #include "kernels/row_norm.hpp"
 #include "simd/halves.hpp"
 
@@ -31,7 +32,7 @@ ONEPASS_INLINE void narrow_lines(const RowsNorm<S>& a, index first, const Source
     const index cols = a.cols, last = cols % LANES<float>;
     const Finish how = a.finish;
     const float half = half_inverse<float>(cols / LANES<float>);
-    const auto row = [&](int i) ONEPASS_FLAT { return Plain<S>{a.x + (first + i) * a.x_stride}; };
+    const auto row = [&](int i) ONEPASS_FLAT { return itself(source_of(first + i)); };
     const auto join_lanes = [=](const auto& a, const auto& b, int level)
                                 ONEPASS_FLAT { return join(a, b, half / float(1 << level)); };
     Subset<Vec<float>> rows[SIDE];

@@ -4,8 +4,7 @@
 //
 // The moments are those of the rounded sums, so y is, bit for bit, what the norm of `sum` would be. (The addition in front
 // of a norm, of every transformer: Vaswani et al. 2017.)
-#include "kernels/ahead.hpp"
-#include "kernels/row_norm.hpp"
+#include "kernels/narrow_rows.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {
@@ -39,6 +38,52 @@ __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index first, inde
     });
 }
 
+// What the rows before have begun of the lines of y and of the sum.
+template <class S>
+struct Edges {
+    bool joined, sums_joined;
+    Edge<S> y, sum;
+};
+
+// Narrow rows are joined side by side, which takes room in the first cache for as many sums.
+constexpr index NARROW = NATIVE == 64 ? 384 : 512;   // columns
+template <bool STREAM, class S>
+ONEPASS_INLINE bool narrow(const RowsNorm<S>& a) {
+    constexpr index STREAMED = (NATIVE == 64 ? 384 : 1024) / index(sizeof(S));
+    return a.rows >= SIDE && a.cols >= LANES<float> && a.cols <= (STREAM ? STREAMED : NARROW);
+}
+
+// All but the last rows, fewer than SIDE; the result is the first of them.
+template <bool STREAM, bool CENTERED, class S, class AffineAt>
+__attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const AffineAt affine_at, Edges<S>& edges) {
+    constexpr bool HELD = STREAM || sizeof(S) < sizeof(float);
+    const RowsNorm<S> a = given;   // which no store changes
+    const index ahead = a.ahead < SIDE ? index(SIDE) : a.ahead,
+                room = (a.cols + LANES<float> - 1) / LANES<float> * LANES<float>;
+    alignas(PACK) float held[HELD ? SIDE * NARROW : 1];
+    index row = 0;
+    const auto sum_of = [&](index i) ONEPASS_FLAT {
+        if constexpr (HELD)
+            return Plain<float>{held + (i - row) * room};
+        else
+            return Plain<S>{a.sum + i * a.sum_stride};
+    };
+    for (; row + SIDE <= a.rows; row += SIDE) {
+        for (index i = row; i < row + SIDE; ++i) {
+            const Added<S> x = {a.x + i * a.x_stride, a.residual + i * a.residual_stride};
+            const Shares<S, 1, 2> later = {{x.x + ahead * a.x_stride, x.residual + ahead * a.residual_stride}, 0};
+            write_sum<HELD>(sending<STREAM>(x, later), a.sum + i * a.sum_stride, HELD ? held + (i - row) * room : nullptr,
+                            a.cols, STREAM, edges.sums_joined && i + 1 < a.rows, edges.sum);
+        }
+        Line<float> lines[SIDE];
+        narrow_lines<CENTERED>(a, row, sum_of, lines);
+        for (index i = row; i < row + SIDE; ++i)
+            apply_row(sum_of(i), a.y + i * a.y_stride, a.cols, lines[i - row], affine_at(0), STREAM,
+                      edges.joined && i + 1 < a.rows, edges.y);
+    }
+    return row;
+}
+
 // The sum first: it may be written over x or residual. One that is streamed would come from memory again.
 template <bool STREAM, class S, class AffineAt>
 ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
@@ -52,9 +97,13 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
                 norm_band(a, row, a.rows - row < BAND ? a.rows - row : BAND, affine_at, lines);
             return;
         }
-    const bool joined = rows_join<S>(STREAM, a.cols, a.y_stride), sums_joined = rows_join<S>(STREAM, a.cols, a.sum_stride);
-    Edge<S> edge, sum_edge;
-    for (index row = 0; row < a.rows; ++row) {
+    Edges<S> edges = {rows_join<S>(STREAM, a.cols, a.y_stride), rows_join<S>(STREAM, a.cols, a.sum_stride), {}, {}};
+    index row = 0;
+    if constexpr (sizeof(Arith<S>) == 4)
+        if (narrow<STREAM>(a))
+            row = a.centered ? norm_narrow<STREAM, true>(a, affine_at, edges)
+                             : norm_narrow<STREAM, false>(a, affine_at, edges);
+    for (; row < a.rows; ++row) {
         const bool more = row + 1 < a.rows;
         const Added<S> x = {a.x + row * a.x_stride, a.residual + row * a.residual_stride};
         const auto reading = [&](const auto& source, int time) ONEPASS_FLAT {
@@ -64,7 +113,7 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
         S *y = a.y + row * a.y_stride, *sum = a.sum + row * a.sum_stride;
         Line<Arith<S>> line;
         if constexpr (TWICE) line = row_line(a, x, row);
-        write_sum<STREAM>(reading(x, 0), sum, a.held, a.cols, STREAM, sums_joined && more, sum_edge);
+        write_sum<STREAM>(reading(x, 0), sum, a.held, a.cols, STREAM, edges.sums_joined && more, edges.sum);
         const auto sums = [&] {
             if constexpr (STREAM)
                 return Plain<Arith<S>>{a.held};
@@ -72,7 +121,7 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
                 return Plain<S>{sum};
         }();
         if constexpr (!TWICE) line = row_line(a, reading(sums, 1), row);
-        apply_row(reading(sums, 2), y, a.cols, line, affine_at(0), STREAM, joined && more, edge);
+        apply_row(reading(sums, 2), y, a.cols, line, affine_at(0), STREAM, edges.joined && more, edges.y);
     }
 }
 
