@@ -45,12 +45,14 @@ struct Edges {
     Edge<S> y, sum;
 };
 
-// Narrow rows are joined side by side, which takes room in the first cache for as many sums.
+// Narrow rows are joined side by side, which takes room in the first cache for as many sums: the less, the more that memory
+// brings needs.
 constexpr index NARROW = NATIVE == 64 ? 384 : 512;   // columns
 template <bool STREAM, class S>
 ONEPASS_INLINE bool narrow(const RowsNorm<S>& a) {
-    constexpr index STREAMED = (NATIVE == 64 ? 384 : 1024) / index(sizeof(S));
-    return a.rows >= SIDE && a.cols >= LANES<float> && a.cols <= (STREAM ? STREAMED : NARROW);
+    const index streamed = NATIVE == 64 && a.far ? 384 : 1024;   // bytes
+    return a.rows >= SIDE && a.cols >= LANES<float> && a.cols <= NARROW &&
+           (!STREAM || a.cols * index(sizeof(S)) <= streamed);
 }
 
 // All but the last rows, fewer than SIDE; the result is the first of them.
