@@ -126,7 +126,7 @@ void columns_moments(const ColumnsMoments<S>& a) {
 enum class Affine { none, bias, column, row };
 
 // By value: what is referred to, any store might change.
-template <Affine AFFINE, bool LOW, bool RANGED, bool APART, class S>
+template <Affine AFFINE, bool LOW, bool RANGED, bool APART, bool ACROSS, class S>
 void apply(Apply<S> a) {
     using T = Arith<S>;
     const bool joined = rows_join<S>(a.stream, a.cols, a.y_stride);
@@ -142,13 +142,13 @@ void apply(Apply<S> a) {
             return load(x + j, lanes);
         };
         const auto value = [&](Vec<T> v, index j, auto lanes) ONEPASS_FLAT {
-            if constexpr (RANGED) v = v * load(line.before + j, lanes);
-            v = v - load(line.mean + j, lanes);
-            if constexpr (RANGED) v = v * load(line.after + j, lanes);
-            if constexpr (LOW) v = v - load(line.low + j, lanes);
-            v = v * load(line.scale + j, lanes);
-            if constexpr (AFFINE == Affine::column) v = v * load(line.weight + j, lanes);
-            if constexpr (AFFINE == Affine::column || AFFINE == Affine::bias) v = v + load(line.bias + j, lanes);
+            if constexpr (RANGED) v = v * load<ACROSS>(line.before + j, lanes);
+            v = v - load<ACROSS>(line.mean + j, lanes);
+            if constexpr (RANGED) v = v * load<ACROSS>(line.after + j, lanes);
+            if constexpr (LOW) v = v - load<ACROSS>(line.low + j, lanes);
+            v = v * load<ACROSS>(line.scale + j, lanes);
+            if constexpr (AFFINE == Affine::column) v = v * load<ACROSS>(line.weight + j, lanes);
+            if constexpr (AFFINE == Affine::column || AFFINE == Affine::bias) v = v + load<ACROSS>(line.bias + j, lanes);
             if constexpr (AFFINE == Affine::row) v = v * row_weight + row_bias;
             return v;
         };
@@ -161,11 +161,14 @@ void apply(Apply<S> a) {
 
 template <Affine AFFINE, class S>
 ONEPASS_INLINE void choose_apply(const Apply<S>& a) {
-    if (a.line.before) return apply<AFFINE, true, true, false>(a);
+    if (a.line.before) return apply<AFFINE, true, true, false, false>(a);
     int low = 0;   // (a bool would keep the loop from becoming vector code)
     for (index j = 0; j < a.cols; ++j) low |= a.line.low[j] != 0;
-    if (a.apart) return low ? apply<AFFINE, true, false, true>(a) : apply<AFFINE, false, false, true>(a);
-    low ? apply<AFFINE, true, false, false>(a) : apply<AFFINE, false, false, false>(a);
+    if (a.apart) return low ? apply<AFFINE, true, false, true, false>(a) : apply<AFFINE, false, false, true, false>(a);
+    if constexpr (MAY_CROSS<S, Arith<S>>)
+        if (across(a.y, a.y_stride, a.line.mean, a.stream))
+            return low ? apply<AFFINE, true, false, false, true>(a) : apply<AFFINE, false, false, false, true>(a);
+    low ? apply<AFFINE, true, false, false, false>(a) : apply<AFFINE, false, false, false, false>(a);
 }
 
 template <class S>

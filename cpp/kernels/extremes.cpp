@@ -257,7 +257,7 @@ void rows_scale(const Scale<S>& a) {
 }
 
 // By value: what is referred to, any store might change.
-template <bool RANGED, class S>
+template <bool RANGED, bool ACROSS, class S>
 void scale_columns(Scale<S> a) {
     using T = Arith<S>;
     const bool joined = rows_join<S>(a.stream, a.cols, a.y_stride);
@@ -268,7 +268,11 @@ void scale_columns(Scale<S> a) {
         const Scales<T> of = a.by;
         const auto source = [&](index j, auto lanes) ONEPASS_FLAT { return load(x + j, lanes); };
         const auto value = [&](Vec<T> v, index j, auto lanes) ONEPASS_FLAT {
-            Line<T> by = {load(of.min + j, lanes), load(of.max + j, lanes), load(of.scale + j, lanes), {}, {}};
+            Line<T> by = {load<ACROSS>(of.min + j, lanes),
+                          load<ACROSS>(of.max + j, lanes),
+                          load<ACROSS>(of.scale + j, lanes),
+                          {},
+                          {}};
             if constexpr (RANGED) {
                 by.before = load(of.before + j, lanes);
                 by.after = load(of.after + j, lanes);
@@ -284,7 +288,9 @@ void scale_columns(Scale<S> a) {
 
 template <class S>
 void columns_scale(const Scale<S>& a) {
-    a.by.before ? scale_columns<true>(a) : scale_columns<false>(a);
+    if constexpr (MAY_CROSS<S, Arith<S>>)
+        if (!a.by.before && across(a.y, a.y_stride, a.by.min, a.stream)) return scale_columns<false, true>(a);
+    a.by.before ? scale_columns<true, false>(a) : scale_columns<false, false>(a);
 }
 
 template <class S>

@@ -217,19 +217,21 @@ struct Held {
         return v;
     }
 };
-template <class T>
+template <class T, bool ACROSS>
 struct Loaded {
     const T* p;
     template <class Lanes>
     ONEPASS_INLINE Vec<T> at(index j, Lanes lanes) const {
-        return load(p + j, lanes);
+        return load<ACROSS>(p + j, lanes);
     }
 };
+enum class Parameters { by_row, by_column, across };
 
 // PLAIN: the statistics were given, or did not see these elements. LOW: with the mean's low part.
-template <bool PLAIN, bool WEIGHT, bool LOW, bool RANGED, bool BY_ROW, class S>
+template <bool PLAIN, bool WEIGHT, bool LOW, bool RANGED, Parameters PARAMETERS, class S>
 void write_gradient(Gradient<S> a) {
     using T = Arith<S>;
+    constexpr bool BY_ROW = PARAMETERS == Parameters::by_row;
     const bool joined = rows_join<S>(a.stream, a.cols, a.stride);
     Edge<S> edge;
     for (index row = 0; row < a.rows; ++row) {
@@ -238,7 +240,7 @@ void write_gradient(Gradient<S> a) {
             if constexpr (BY_ROW)
                 return Held<T>{splat(p[row])};
             else
-                return Loaded<T>{p};
+                return Loaded<T, PARAMETERS == Parameters::across>{p};
         };
         const auto mean = of(a.mean), low = of(a.low), shift = of(a.shift), slope = of(a.slope), gain = of(a.gain);
         const auto before = of(a.before), after = of(a.after), weight = of(WEIGHT ? a.weight : a.gain);
@@ -272,29 +274,35 @@ void write_gradient(Gradient<S> a) {
     if (a.stream) stream_fence();
 }
 
-template <bool PLAIN, bool WEIGHT, bool BY_ROW, class S>
+template <bool PLAIN, bool WEIGHT, Parameters PARAMETERS, class S>
 ONEPASS_INLINE void choose_steps(const Gradient<S>& a) {
     if (a.ranged)
-        write_gradient<PLAIN, WEIGHT, !PLAIN, true, BY_ROW>(a);
+        write_gradient<PLAIN, WEIGHT, !PLAIN, true, PARAMETERS>(a);
     else if (!PLAIN && a.lows)
-        write_gradient<PLAIN, WEIGHT, !PLAIN, false, BY_ROW>(a);
+        write_gradient<PLAIN, WEIGHT, !PLAIN, false, PARAMETERS>(a);
     else
-        write_gradient<PLAIN, WEIGHT, false, false, BY_ROW>(a);
+        write_gradient<PLAIN, WEIGHT, false, false, PARAMETERS>(a);
 }
-template <bool BY_ROW, class S>
+template <Parameters PARAMETERS, class S>
 void choose_gradient(const Gradient<S>& a) {
     if (a.plain)
-        a.weight ? choose_steps<true, true, BY_ROW>(a) : choose_steps<true, false, BY_ROW>(a);
+        a.weight ? choose_steps<true, true, PARAMETERS>(a) : choose_steps<true, false, PARAMETERS>(a);
     else
-        a.weight ? choose_steps<false, true, BY_ROW>(a) : choose_steps<false, false, BY_ROW>(a);
+        a.weight ? choose_steps<false, true, PARAMETERS>(a) : choose_steps<false, false, PARAMETERS>(a);
+}
+template <class S>
+void columns_gradient(const Gradient<S>& a) {
+    if constexpr (MAY_CROSS<S, Arith<S>>)
+        if (across(a.dx, a.stride, a.mean, a.stream)) return choose_gradient<Parameters::across>(a);
+    choose_gradient<Parameters::by_column>(a);
 }
 
 template <class S>
 void add(Kernels<S>& kernels) {
     kernels.columns_comoments = choose_columns_comoments<S>;
     kernels.rows_comoments = choose_rows_comoments<S>;
-    kernels.columns_gradient = choose_gradient<false, S>;
-    kernels.rows_gradient = choose_gradient<true, S>;
+    kernels.columns_gradient = columns_gradient<S>;
+    kernels.rows_gradient = choose_gradient<Parameters::by_row, S>;
 }
 
 }   // namespace

@@ -110,6 +110,15 @@ ONEPASS_INLINE index lead_of(const S* y, const T* beside, bool streamed) {
     return streamed || (of_y - of_beside) % WIDTH<T> == 0 ? of_y : of_beside;
 }
 
+// Whether parameters `beside` streamed rows of y are loaded ACROSS the lines, in vectors of which that matters. (In 16 bits
+// it would be those of two lines of parameters to one of y, and arithmetic takes longer.)
+template <class S, class T>
+constexpr bool MAY_CROSS = NATIVE == 64 && sizeof(S) == sizeof(T);
+template <class S, class T>
+ONEPASS_INLINE bool across(const S* y, index stride, const T* beside, bool streamed) {
+    return MAY_CROSS<S, T> && streamed && (stride % WIDTH<T> != 0 || (to_line(y) - to_line(beside)) % WIDTH<T> != 0);
+}
+
 // y[i] = value(source(i, lanes), i, lanes) for i in 0..n, each i once; source has loads alone. The first `lead` come before
 // the lines. `joined`: the row behind this one begins where this one ends, and comes next. `later.at(i)` is sent for beside
 // i where y is streamed.
