@@ -286,6 +286,23 @@ def test_batches_larger_than_the_caches(case):
 @pytest.mark.parametrize(
     "case",
     [
+        Case("layer_norm", (3001, 1201), layer_norm(), 0),
+        Case("add_layer_norm", (3001, 1201), add_norm(op.add_layer_norm), 0),
+        Case("layer_norm_backward", (3001, 1201), rows_gradient(op.layer_norm_backward), 0),
+        Case("batch_norm inference", (3001, 1201), batch_norm(1, False), 0),
+        Case("batch_norm", (3001, 1201), batch_norm(), 1),
+        Case("batch_norm_backward", (3001, 1201), gradient(op.batch_norm_backward), 1),
+    ],
+    ids=lambda case: case.id,
+)
+def test_doubles_larger_than_the_caches(case):
+    x = data(case, np.dtype(np.float64))
+    assert_same_everywhere(case, x, expected(case, x))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
         Case(name + " masked" * masked, shape, run, 0)
         for masked in (False, True)
         for name, shape, run in (
