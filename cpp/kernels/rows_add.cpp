@@ -4,6 +4,7 @@
 //
 // The moments are those of the rounded sums, so y is, bit for bit, what the norm of `sum` would be. (The addition in front
 // of a norm, of every transformer: Vaswani et al. 2017.)
+#include "kernels/ahead.hpp"
 #include "kernels/narrow_rows.hpp"
 
 namespace onepass::ONEPASS_ISA {

@@ -39,8 +39,9 @@ ONEPASS_INLINE bool narrow(const RowsBackward<S>& a) {
 // Where each reading sends for a share: where dx is streamed, if arithmetic does not take longer than memory. (Wide rows
 // leave little room in the first cache for what was sent for, so it had better come late.)
 template <class S>
+constexpr bool MAY_SHARE = NATIVE == 64 || (NATIVE == 32 && sizeof(S) > 2);
+template <class S>
 ONEPASS_INLINE bool shared(const RowsBackward<S>& a) {
-    if (NATIVE < 32 || (NATIVE < 64 && sizeof(S) == 2)) return false;
     const index least = (NATIVE == 64 ? 0 : 8 << 10) + (a.far ? 0 : 8 << 10);   // bytes
     return a.stream && !narrow(a) && a.cols * index(sizeof(S)) >= least;
 }
@@ -179,8 +180,6 @@ template <bool CENTERED, class S>
 __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, Edge<S>& edge) {
     Line<float> lines[SIDE];
     RowsNorm<S> norm = {};
-    norm.x = a.x;
-    norm.x_stride = a.x_stride;
     norm.cols = a.cols;
     norm.finish = a.finish;
     narrow_lines<CENTERED>(norm, row, [&](index i) ONEPASS_FLAT { return Plain<S>{a.x + i * a.x_stride}; }, lines);
@@ -236,7 +235,8 @@ void all_rows(const RowsBackward<S>& a) {
 
 template <class S>
 void rows_backward(const RowsBackward<S>& a) {
-    if (shared(a)) return a.centered ? all_rows<true, true>(a) : all_rows<true, false>(a);
+    if constexpr (MAY_SHARE<S>)
+        if (shared(a)) return a.centered ? all_rows<true, true>(a) : all_rows<true, false>(a);
     a.centered ? all_rows<false, true>(a) : all_rows<false, false>(a);
 }
 

@@ -116,7 +116,7 @@ template <class S, class T>
 constexpr bool MAY_CROSS = NATIVE == 64 && sizeof(S) == sizeof(T);
 template <class S, class T>
 ONEPASS_INLINE bool across(const S* y, index stride, const T* beside, bool streamed) {
-    return MAY_CROSS<S, T> && streamed && (stride % WIDTH<T> != 0 || (to_line(y) - to_line(beside)) % WIDTH<T> != 0);
+    return streamed && (stride % WIDTH<T> != 0 || (to_line(y) - to_line(beside)) % WIDTH<T> != 0);
 }
 
 // y[i] = value(source(i, lanes), i, lanes) for i in 0..n, each i once; source has loads alone. The first `lead` come before
