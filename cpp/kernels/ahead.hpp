@@ -17,11 +17,11 @@
 namespace onepass::ONEPASS_ISA {
 namespace {
 
-// A step must not read more of all rows than one of them has. NEAR: into the first cache. (Where a chunk has long rows of
+// STEP elements at a time, which must not be more than a row has. NEAR: into the first cache. (Where a chunk has long rows of
 // two arrays, the second was quicker.)
-template <class S, int ROWS, bool NEAR = false>
+template <class S, index STEP, bool NEAR = false>
 class Ahead {
-    static constexpr index LINE = PACK / index(sizeof(S)), STEP = ROWS * WIDTH<Arith<S>>;   // elements
+    static constexpr index LINE = PACK / index(sizeof(S));   // elements
 
   public:
     ONEPASS_INLINE Ahead(const S* next, index stride, index cols) : row_(next), stride_(stride), cols_(cols) {}

@@ -67,7 +67,7 @@ ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows)
     for (index i = 0; i < CHUNK; ++i) at[i] = (i < rows ? row + i : 0) * a.stride;
     const Vec<T> one = hidden_one<T>();
     const Vec<T> share = splat(T(rows) / T(row + rows)), spread = splat(T(row) * (T(rows) / T(row + rows)));
-    Ahead<S, CHUNK, true> ahead(a.x + (row + CHUNK) * a.stride, a.stride, a.cols);
+    Ahead<S, CHUNK * WIDTH<Arith<S>>, true> ahead(a.x + (row + CHUNK) * a.stride, a.stride, a.cols);
     each_vector<T>(to_line(a.x), a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
         const S* x = a.x + j;
         if (WHOLE && a.far) ahead.step();

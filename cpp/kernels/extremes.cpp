@@ -71,7 +71,7 @@ ONEPASS_INLINE void chunk_of_columns(Extremes<S> a, index row, index rows) {
     using T = Arith<S>;
     index at[CHUNK];
     for (index i = 0; i < CHUNK; ++i) at[i] = (i < rows ? row + i : 0) * a.stride;
-    Ahead<S, CHUNK, true> ahead(a.x + (row + CHUNK) * a.stride, a.stride, a.cols);
+    Ahead<S, CHUNK * WIDTH<Arith<S>>, true> ahead(a.x + (row + CHUNK) * a.stride, a.stride, a.cols);
     each_vector<T>(a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
         const S* x = a.x + j;
         if (WHOLE && a.far) ahead.step();

@@ -91,7 +91,7 @@ ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows,
     const T all = T(seen + rows);
     const Vec<T> share = splat(T(rows) / all), rest = splat(T(seen) / all), spread = splat(T(seen) * (T(rows) / all));
     const Vec<T> one = hidden_one<T>();
-    Ahead<S, ROWS> next_x(x + ROWS * stride, stride, cols), next_dy(dy + ROWS * stride, stride, cols);
+    Ahead<S, ROWS * WIDTH<T>> next_x(x + ROWS * stride, stride, cols), next_dy(dy + ROWS * stride, stride, cols);
     each_vector<T>(FOLDED ? 0 : to_line(x), cols, [&](index j, auto lanes) ONEPASS_FLAT {
         if (FOLDED && later.far) {
             const index n = WHOLE ? ROWS : rows, at = later.from(x, j * n);
