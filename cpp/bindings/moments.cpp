@@ -1,5 +1,7 @@
 #include "bindings/moments.hpp"
 
+#include <limits>
+
 #include "bindings/cells.hpp"
 #include "bindings/register.hpp"
 #include "plan/environment.hpp"
@@ -53,11 +55,21 @@ namespace {
 
 py::module_ numpy() { return py::module_::import("numpy"); }
 
-// The weight of every element of x, as NumPy broadcasts it: a boolean array, or one of float64. None: all weigh 1.
+// What the elements of x weigh: a boolean array or one of float64, of x's shape or one that broadcasts to it. None: all
+// weigh 1.
 struct ElementWeights {
     py::object array = py::none();
     py::object count = py::none();   // where all groups have the same
+    bool along = false;              // an element for each place along the axis, the same for all groups
 };
+
+// And neither NaN nor infinite.
+bool not_negative(const py::array& weights) {
+    const double* w = static_cast<const double*>(weights.data());
+    bool good = true;
+    for (index i = 0; i < weights.size(); ++i) good &= w[i] >= 0 && w[i] <= std::numeric_limits<double>::max();
+    return good;
+}
 
 ElementWeights parse_weights(py::handle mask_arg, py::handle weights_arg, const Array& x, const bool* reduced, int axes) {
     ElementWeights result;
@@ -87,21 +99,21 @@ ElementWeights parse_weights(py::handle mask_arg, py::handle weights_arg, const 
         throw py::value_error("weights has shape " + shape_text(weights.ndim, weights.shape) + "; expected " +
                               shape_text(x.ndim, x.shape) + ", the shape of x" +
                               (axes == 1 ? ", or " + shape_text(1, x.shape + axis) + ", its length along axis" : ""));
-    py::object wide = numpy().attr("asarray")(weights.object, py::arg("dtype") = "float64");
-    const py::object good = numpy().attr("logical_and")(numpy().attr("isfinite")(wide), wide.attr("__ge__")(0.0));
-    if (!good.attr("all")().cast<bool>())
+    py::object wide = numpy().attr("ascontiguousarray")(weights.object, py::arg("dtype") = "float64");
+    if (!not_negative(py::reinterpret_borrow<py::array>(wide)))
         throw py::value_error("weights has elements that are negative, NaN or infinite; expected finite ones, 0 or more");
-    if (along && !whole) {
-        if (mask_arg.is_none()) result.count = numpy().attr("sum")(wide);
+    if (mask_arg.is_none() && (x.ndim == 1 || !whole)) result.count = numpy().attr("sum")(wide);
+    if (!whole) {
+        result.along = mask_arg.is_none();
         py::tuple at(static_cast<std::size_t>(x.ndim));
         for (int i = 0; i < x.ndim; ++i) at[static_cast<std::size_t>(i)] = i == axis ? x.shape[axis] : 1;
-        wide = numpy().attr("broadcast_to")(wide.attr("reshape")(at), shape);
-    } else if (x.ndim == 1 && mask_arg.is_none()) {
-        result.count = numpy().attr("sum")(wide);
+        wide = wide.attr("reshape")(at);
     }
     result.array = mask ? numpy().attr("where")(mask, wide, 0.0) : wide;
     return result;
 }
+
+constexpr index WIDE = 64;   // columns
 
 // Reduced axes in front of all others are columns; of any other choice, groups become rows.
 py::tuple weighted_moments(const Array& x, const bool* reduced, const ElementWeights& weights, bool skipna) {
@@ -117,17 +129,20 @@ py::tuple weighted_moments(const Array& x, const bool* reduced, const ElementWei
         const auto dense = [&](const py::object& array) {
             return py::object(numpy().attr("ascontiguousarray")(array.attr("transpose")(py::tuple(order))));
         };
+        // (Narrower columns are folded, for which their weights have to lie as they do.)
+        const bool by_place = weights.along && (!columns || m.mean.size >= WIDE);
         CellCall call = {};
         call.x = input("x", dense(x.object));
         call.samples = 1;
         call.channels = m.mean.size;
         call.span = x.size / m.mean.size;
         call.channels_last = columns;
-        call.weighing.by_element = true;
+        call.weighing.by_element = !by_place;
         call.weighing.skipna = skipna;
         py::array held;
         if (!weights.array.is_none()) {
-            held = py::reinterpret_borrow<py::array>(dense(weights.array));
+            held = py::reinterpret_borrow<py::array>(
+                by_place ? weights.array : dense(numpy().attr("broadcast_to")(weights.array, x.object.attr("shape"))));
             if (held.dtype().kind() == 'b')
                 call.weighing.mask = static_cast<const std::uint8_t*>(held.data());
             else

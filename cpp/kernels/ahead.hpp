@@ -17,8 +17,8 @@
 namespace onepass::ONEPASS_ISA {
 namespace {
 
-// STEP elements at a time, which must not be more than a row has. NEAR: into the first cache. (Where a chunk has long rows of
-// two arrays, the second was quicker.)
+// STEP elements at a time, which must not be more than a row has. NEAR: into the first cache. (Where a chunk has long rows
+// of two arrays, the second was quicker.)
 template <class S, index STEP, bool NEAR = false>
 class Ahead {
     static constexpr index LINE = PACK / index(sizeof(S));   // elements

@@ -149,15 +149,6 @@ void columns_comoments(const Comoments<S>& a) {
     add_rows_of<RANGED, false>(a.x, a.dy, a.stride, a.rows, a.cols, a.before, a.after, to, {a.far, nullptr, 0});
 }
 
-// The sum over the columns of a folded row.
-template <class T, class F>
-ONEPASS_INLINE double sum_fold(const F& value) {
-    Vec<T> sum[PARTS] = {};
-    for (int pack = 0; pack < FOLD; pack += LANES<T>)
-        for (int j = 0; j < PARTS; ++j) sum[j] = sum[j] + value(pack + j * WIDTH<T>);
-    return double(sum_lanes(sum));
-}
-
 template <bool RANGED, class S>
 void rows_comoments(const Comoments<S>& a) {
     using T = Arith<S>;
@@ -182,18 +173,18 @@ void rows_comoments(const Comoments<S>& a) {
             const index at = full * FOLD;
             add_chunk<false, RANGED, true>(x + at, dy + at, index(FOLD), 1, rest, full, before, after, to, later);
         }
-        const T mean =
-            T(sum_fold<T>([&](int i) ONEPASS_FLAT { return load(count + i) * load(to.low + i); }) / double(a.cols));
+        const auto total = [](const auto& value) ONEPASS_FLAT { return double(sum_columns<T>(FOLD, value)); };
+        const T mean = T(total([&](index i) ONEPASS_FLAT { return load(count + i) * load(to.low + i); }) / double(a.cols));
         const Vec<T> centre = splat(mean);
         a.pivot[row] = pivot;
         a.low[row] = mean;
-        a.m2[row] = T(sum_fold<T>([&](int i) ONEPASS_FLAT {
+        a.m2[row] = T(total([&](index i) ONEPASS_FLAT {
             const Vec<T> d = load(to.low + i) - centre;
             return load(to.m2 + i) + load(count + i) * (d * d);
         }));
-        a.sum[row] = T(sum_fold<T>([&](int i) ONEPASS_FLAT { return load(to.sum + i); }));
-        a.product[row] = T(sum_fold<T>(
-            [&](int i) ONEPASS_FLAT { return load(to.product + i) + load(to.sum + i) * (load(to.low + i) - centre); }));
+        a.sum[row] = T(total([&](index i) ONEPASS_FLAT { return load(to.sum + i); }));
+        a.product[row] = T(total(
+            [&](index i) ONEPASS_FLAT { return load(to.product + i) + load(to.sum + i) * (load(to.low + i) - centre); }));
     }
 }
 

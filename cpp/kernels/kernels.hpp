@@ -160,10 +160,10 @@ struct Finishing {
 };
 
 // Weighted moments, an element a column (of at most COLUMN_BLOCK rows), or an element a row. The weight of an element
-// stands at row * weight_row + column * weight_col, weight_col 0 or 1; of rows, 1. Elements of weight 0 do not exist, nor
-// does NaN where it is to be skipped. The mean is pivot + low.
-// With a dy (or null), which lies as x does: sum = sum(dy) and product = sum(dy (x - mean)) of all elements, weights or
-// none, but those whose dy is 0: what has no weight was normalized nevertheless.
+// stands at row * weight_row + column * weight_col, weight_col 0 or 1; of rows 1, or 0 where all weigh 1 and NaN is
+// skipped. Elements of weight 0 do not exist, nor does NaN where it is to be skipped. The mean is pivot + low. With a dy
+// (or null), which lies as x does, and the mask of a norm: sum = sum(dy) and product = sum(dy (x - mean)) of all elements,
+// masked or not, but those whose dy is 0: what has no weight was normalized nevertheless.
 template <class S, class W>
 struct Weighted {
     const S *x, *dy;

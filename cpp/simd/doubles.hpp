@@ -89,7 +89,9 @@ ONEPASS_INLINE Valid not_zero(Vec<double> a) { return (Valid)(a.v != Native<doub
 ONEPASS_INLINE Valid not_nan(Vec<double> a) { return (Valid)(a.v == a.v); }
 #endif
 ONEPASS_INLINE Valid all_or_none(bool valid, All) { return Valid{} - std::int64_t(valid); }
-ONEPASS_INLINE Valid all_or_none(bool valid, First lanes) { return all_or_none(valid, All{}) & first_lanes<double>(lanes.n); }
+ONEPASS_INLINE Valid all_or_none(bool valid, First lanes) {
+    return all_or_none(valid, All{}) & first_lanes<double>(lanes.n);
+}
 ONEPASS_INLINE Valid none_of(All) { return Valid{}; }   // the lanes that there are not
 ONEPASS_INLINE Valid none_of(First lanes) { return ~first_lanes<double>(lanes.n); }
 ONEPASS_INLINE bool all(Valid valid) {

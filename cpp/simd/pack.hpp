@@ -364,5 +364,14 @@ ONEPASS_INLINE T sum_lanes(const Vec<T> (&a)[PARTS]) {
     return fold<T>(a, [](auto x, auto y, int) ONEPASS_FLAT { return x + y; });
 }
 
+// The sum of n columns, whole packs of them; value(i) are those from i on.
+template <class T, class F>
+ONEPASS_INLINE T sum_columns(index n, const F& value) {
+    Vec<T> sum[PARTS] = {};
+    for (index pack = 0; pack < n; pack += LANES<T>)
+        for (int j = 0; j < PARTS; ++j) sum[j] = sum[j] + value(pack + j * WIDTH<T>);
+    return sum_lanes(sum);
+}
+
 }   // namespace
 }   // namespace onepass::ONEPASS_ISA
