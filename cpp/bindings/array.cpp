@@ -4,6 +4,7 @@
 
 #include "dispatch/dispatch.hpp"
 #include "plan/environment.hpp"
+#include "plan/move.hpp"
 
 namespace onepass {
 namespace {
@@ -170,8 +171,8 @@ Array copied(const Array& array) {
 Array contiguous_copy(const Array& array) { return array.contiguous() && array.aligned() ? array : copied(array); }
 
 void assign(const Array& to, const Array& from) {
-    const Flags flags;
-    numpy().attr("copyto")(to.object, from.object);
+    const py::gil_scoped_release release;
+    move({from.data, to.data, to.ndim, to.shape, from.strides, to.strides, size_of(to.dtype)});
 }
 
 std::string shape_text(int ndim, const index* shape) {
