@@ -7,6 +7,9 @@
 // Rows that are read several times each: memory would work the first time alone. So each time sends for its share of a
 // later row, and memory works all the time.
 //
+// The way from memory is in two steps: early into the second cache, for only few lines can be underway to the first, where
+// parameters and results need room as well; and from there into the first shortly before it is read.
+//
 // Rows of which a piece at a time is written: the processor's own prefetcher fetches what lies between the pieces. So the
 // next piece is sent for while one is written, and, but where results are streamed, the place that it will be written to.
 #pragma once
@@ -17,9 +20,10 @@
 namespace onepass::ONEPASS_ISA {
 namespace {
 
-// STEP elements at a time, which must not be more than a row has. NEAR: into the first cache. (Where a chunk has long rows
-// of two arrays, the second was quicker.)
-template <class S, index STEP, bool NEAR = false>
+constexpr int FIRST = 3, SECOND = 2;   // the caches, as __builtin_prefetch has them
+
+// STEP elements at a time, which must not be more than a row has. (A chunk is more than the first cache holds.)
+template <class S, index STEP>
 class Ahead {
     static constexpr index LINE = PACK / index(sizeof(S));   // elements
 
@@ -28,7 +32,7 @@ class Ahead {
     // As many lines as one step over the columns reads.
     ONEPASS_INLINE void step() {
 #pragma GCC unroll 8
-        for (index i = 0; i < STEP; i += LINE) __builtin_prefetch(row_ + at_ + i, 0, NEAR ? 3 : 2);
+        for (index i = 0; i < STEP; i += LINE) __builtin_prefetch(row_ + at_ + i, 0, SECOND);
         at_ += STEP;
         if (at_ < cols_) return;
         at_ = 0;
@@ -45,6 +49,8 @@ template <class S>
 constexpr index BEHIND = SENT_FAR / index(sizeof(S));
 template <class S>
 constexpr index CLOSE_BEHIND = SENT_NEAR / index(sizeof(S));
+template <class S>
+constexpr index SOON = SENT_SOON / index(sizeof(S));
 
 // The same, or a little more, where rows may lie apart (pieces of rows do): what lies between them is not sent for.
 template <class S>
@@ -52,25 +58,36 @@ ONEPASS_INLINE index behind(index cols, index stride) {
     return stride == cols ? BEHIND<S> : (BEHIND<S> + cols - 1) / cols * stride;
 }
 
-// The lines of n elements, into the first cache.
+// The lines of n elements, in both steps.
 template <class S>
-ONEPASS_INLINE void send(const S* p, index n) {
+ONEPASS_INLINE void send(const S* later, const S* now, index n) {
 #pragma GCC unroll 8
-    for (index i = 0; i < n; i += PACK / index(sizeof(S))) __builtin_prefetch(p + i, 0, 3);
+    for (index i = 0; i < n; i += PACK / index(sizeof(S))) {
+        __builtin_prefetch(later + i, 0, SECOND);
+        __builtin_prefetch(now + i + SOON<S>, 0, FIRST);
+    }
 }
 
+// The way of what is sent for: CLOSE, from a cache into the first; from memory half of it, or BOTH halves, the second of
+// what is read meanwhile, a little ahead.
+enum class Way { close, half, both };
+
 // What one of TIMES readings of rows sends for: its share of a later row in each of ARRAYS arrays (two at most), evenly
-// over the elements that it reads. (Vector by vector: all lines of a chunk or a burst together were slower.) Into the
-// first cache: it was quicker so than into the second, whoever else needs room there.
-template <class S, int TIMES, int ARRAYS>
+// over the elements that it reads. (Vector by vector: all lines of a chunk or a burst together were slower.)
+template <class S, int TIMES, int ARRAYS, Way WAY>
 struct Shares {
     static constexpr index LINE = PACK / index(sizeof(S)) * TIMES;   // elements that are read while a line is sent for
     const S* later[2];
-    index first;   // of the elements of the share
+    index first = 0;   // of the elements of the share
+    const S* now[2] = {};
 
     ONEPASS_INLINE void at(index i) const {
+        const index share = first + index(std::size_t(i) / TIMES);
 #pragma GCC unroll 2
-        for (int k = 0; k < ARRAYS; ++k) __builtin_prefetch(later[k] + first + index(std::size_t(i) / TIMES), 0, 3);
+        for (int k = 0; k < ARRAYS; ++k) {
+            __builtin_prefetch(later[k] + share, 0, WAY == Way::close ? FIRST : SECOND);
+            if (WAY == Way::both) __builtin_prefetch(now[k] + i + SOON<S>, 0, FIRST);
+        }
     }
 };
 

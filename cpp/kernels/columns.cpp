@@ -67,7 +67,7 @@ ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows)
     for (index i = 0; i < CHUNK; ++i) at[i] = (i < rows ? row + i : 0) * a.stride;
     const Vec<T> one = hidden_one<T>();
     const Vec<T> share = splat(T(rows) / T(row + rows)), spread = splat(T(row) * (T(rows) / T(row + rows)));
-    Ahead<S, CHUNK * WIDTH<Arith<S>>, true> ahead(a.x + (row + CHUNK) * a.stride, a.stride, a.cols);
+    Ahead<S, CHUNK * WIDTH<Arith<S>>> ahead(a.x + (row + CHUNK) * a.stride, a.stride, a.cols);
     each_vector<T>(to_line(a.x), a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
         const S* x = a.x + j;
         if (WHOLE && a.far) ahead.step();
@@ -136,7 +136,7 @@ void apply(Apply<S> a) {
         const Lines<T> line = a.line;
         const Vec<T> row_weight = splat(AFFINE == Affine::row ? line.row_weight[row] : T(1));
         const Vec<T> row_bias = splat(AFFINE == Affine::row ? line.row_bias[row] : T(0));
-        const Shares<S, 1, APART ? 2 : 0> next = {{x + a.x_stride, a.y + (row + 1) * a.y_stride}, 0};
+        const Shares<S, 1, APART ? 2 : 0, Way::close> next = {{x + a.x_stride, a.y + (row + 1) * a.y_stride}};
         const auto source = [&](index j, auto lanes) ONEPASS_FLAT {
             next.at(j);
             return load(x + j, lanes);
@@ -154,7 +154,7 @@ void apply(Apply<S> a) {
         };
         S* y = a.y + row * a.y_stride;
         write_row<T>(y, lead_of(y, line.mean, a.stream), a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge,
-                     Nothing{}, Shares<S, 1, 1>{{x + behind<S>(a.cols, a.x_stride)}, 0});
+                     Nothing{}, Shares<S, 1, 1, Way::both>{{x + behind<S>(a.cols, a.x_stride)}, 0, {x}});
     }
     if (a.stream) stream_fence();
 }

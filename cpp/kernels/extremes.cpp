@@ -35,7 +35,7 @@ ONEPASS_INLINE void extremes_of_rows(const Extremes<S>& a) {
     using T = Arith<S>;
     for (index row = 0; row < a.rows; ++row) {
         const S* x = a.x + row * a.stride;
-        const Shares<S, 1, FAR> later = {{x + BEHIND<S>}, 0};
+        const Shares<S, 1, FAR, Way::close> later = {{x + BEHIND<S>}};
         const Vec<T> first = splat(element(x));
         Vec<T> min[HELD] = {first, first, first, first}, max[HELD] = {first, first, first, first}, bad[HELD] = {};
         const auto take = [&](int k, Vec<T> v) ONEPASS_FLAT {
@@ -71,7 +71,7 @@ ONEPASS_INLINE void chunk_of_columns(Extremes<S> a, index row, index rows) {
     using T = Arith<S>;
     index at[CHUNK];
     for (index i = 0; i < CHUNK; ++i) at[i] = (i < rows ? row + i : 0) * a.stride;
-    Ahead<S, CHUNK * WIDTH<Arith<S>>, true> ahead(a.x + (row + CHUNK) * a.stride, a.stride, a.cols);
+    Ahead<S, CHUNK * WIDTH<Arith<S>>> ahead(a.x + (row + CHUNK) * a.stride, a.stride, a.cols);
     each_vector<T>(a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
         const S* x = a.x + j;
         if (WHOLE && a.far) ahead.step();
@@ -237,7 +237,7 @@ ONEPASS_INLINE void scale_row(const Scale<S>& a, index row, bool joined, Edge<S>
                         splat(RANGED ? a.by.before[row] : T(1)), splat(RANGED ? a.by.after[row] : T(1))};
     const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return load(x + i, lanes); };
     const auto value = [&](Vec<T> v, index, auto) ONEPASS_FLAT { return scaled<RANGED>(v, by, lower, upper); };
-    const Shares<S, 1, 1> later = {{x + behind<S>(a.cols, a.x_stride)}, 0};
+    const Shares<S, 1, 1, Way::close> later = {{x + behind<S>(a.cols, a.x_stride)}};
     S* y = a.y + row * a.y_stride;
     write_row<T>(y, to_line(y), a.cols, source, value, a.stream, joined, edge, Nothing{}, later);
 }
@@ -281,7 +281,7 @@ void scale_columns(Scale<S> a) {
         };
         S* y = a.y + row * a.y_stride;
         write_row<T>(y, lead_of(y, of.min, a.stream), a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge,
-                     Nothing{}, Shares<S, 1, 1>{{x + behind<S>(a.cols, a.x_stride)}, 0});
+                     Nothing{}, Shares<S, 1, 1, Way::both>{{x + behind<S>(a.cols, a.x_stride)}, 0, {x}});
     }
     if (a.stream) stream_fence();
 }

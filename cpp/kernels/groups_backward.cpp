@@ -95,8 +95,8 @@ ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows,
     each_vector<T>(FOLDED ? 0 : to_line(x), cols, [&](index j, auto lanes) ONEPASS_FLAT {
         if (FOLDED && later.far) {
             const index n = WHOLE ? ROWS : rows, at = later.from(x, j * n);
-            send(x + at, n * WIDTH<T>);
-            send(dy + at, n * WIDTH<T>);
+            send(x + at, x + j * n, n * WIDTH<T>);
+            send(dy + at, dy + j * n, n * WIDTH<T>);
         } else if (WHOLE && later.far) {
             next_x.step();
             next_dy.step();
@@ -257,7 +257,7 @@ void write_gradient(Gradient<S> a) {
         };
         // (Rows that wait for no parameters are read fast enough.)
         const index at = behind<S>(a.cols, a.stride);
-        const Shares<S, 1, BY_ROW ? 0 : PLAIN ? 1 : 2> later = {{dy + at, x + at}, 0};
+        const Shares<S, 1, BY_ROW ? 0 : PLAIN ? 1 : 2, Way::both> later = {{dy + at, x + at}, 0, {dy, x}};
         S* dx = a.dx + row * a.stride;
         write_row<T>(dx, BY_ROW ? to_line(dx) : lead_of(dx, a.mean, a.stream), a.cols, source, value, a.stream,
                      joined && row + 1 < a.rows, edge, Nothing{}, later);

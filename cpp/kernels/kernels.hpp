@@ -18,8 +18,8 @@ using index = std::ptrdiff_t;
 constexpr index COLUMN_BLOCK = 128;
 
 // Bytes from what is read to what is sent for, where it comes from memory, or from a cache that is shared: the processor
-// itself looks less far, and stops where pages end. Both fit into a first-level cache beside what is read and written.
-constexpr index SENT_FAR = 8192, SENT_NEAR = 4096;
+// itself looks less far, and stops where pages end. SENT_SOON: what has come half of the way from memory.
+constexpr index SENT_FAR = 8192, SENT_NEAR = 4096, SENT_SOON = 2048;
 
 // A group's count, mean and sum of squares about the mean; the mean is the unevaluated sum mean + low.
 struct Moments {

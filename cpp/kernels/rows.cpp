@@ -45,21 +45,29 @@ struct Reader {
     index ahead = a.x_stride * (bands<FAR>(a) && a.ahead < BAND<FAR> ? BAND<FAR> : a.ahead);
     ONEPASS_INLINE Line<Arith<S>> line(index row) const {
         if constexpr (!FAR)
-            if (a.beyond) return row_line(a, sending<true>(source(row, 0, 0), whole(row)), row);
-        return row_line(a, source(row, 0, 0), row);
+            if (a.beyond) return row_line(a, sending<true>(source<Way::both>(row, 0, 0), whole(row)), row);
+        return row_line(a, source<Way::both>(row, 0, 0), row);
     }
-    ONEPASS_INLINE auto second(index row, index from = 0) const { return source(row, from, a.cols / 2 + from / 2); }
+    ONEPASS_INLINE auto second(index row, index from = 0) const {
+        return source<Way::half>(row, from, a.cols / 2 + from / 2);
+    }
 
     // (What lies between rows that lie apart is not sent for.)
-    ONEPASS_INLINE Shares<S, 1, 1> whole(index row) const {
+    ONEPASS_INLINE auto whole(index row) const { return all_of(later(row), a.x + row * a.x_stride); }
+    ONEPASS_INLINE const S* later(index row) const {
         constexpr index AWAY = FAR ? BEHIND<S> : CLOSE_BEHIND<S>;
-        return {{a.x + row * a.x_stride + (a.x_stride == a.cols ? AWAY : a.ahead * a.x_stride)}, 0};
+        return a.x + row * a.x_stride + (a.x_stride == a.cols ? AWAY : a.ahead * a.x_stride);
+    }
+    // What is sent for while all of a row x is read.
+    ONEPASS_INLINE static auto all_of(const S* later, const S* x) {
+        return Shares<S, 1, 1, FAR ? Way::both : Way::close>{{later}, 0, {x}};
     }
 
   private:
+    template <Way WAY>
     ONEPASS_INLINE auto source(index row, index from, index share) const {
         const S* x = a.x + row * a.x_stride;
-        return sending<FAR>(Plain<S>{x + from}, Shares<S, 2, 1>{{x + ahead}, share});
+        return sending<FAR>(Plain<S>{x + from}, Shares<S, 2, 1, WAY>{{x + ahead}, share, {x}});
     }
 };
 
@@ -73,7 +81,7 @@ __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index 
     each_stretch<STRETCH<FAR>>(a.y + row * a.y_stride, a.cols, [&](index from, index to) ONEPASS_FLAT {
         for (index i = 0; i < rows; ++i) {
             S* y = a.y + (row + i) * a.y_stride;
-            const Shares<S, 1, 1> next = {{i + 1 < rows ? y + a.y_stride + from : a.y + row * a.y_stride + to}, 0};
+            const Shares<S, 1, 1, Way::close> next = {{i + 1 < rows ? y + a.y_stride + from : a.y + row * a.y_stride + to}};
             apply_row(sending<SENT>(x.second(row + i, from), next), y + from, to - from, line[i], affine_at(from), FAR,
                       false, edge);
         }
@@ -120,7 +128,7 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
     const Finish how = a.finish;
     const double inverse = inverse_freedom(double(cols), how);
     const T half = half_inverse<T>(cols / LANES<T>);
-    const S *from = a.x, *later = Reader<S, FAR>{a}.whole(1).later[0];
+    const S *from = a.x, *later = Reader<S, FAR>{a}.later(1);
     S* y = a.y;
     // Half a page apart: a load waits for a pending store in its place within a page.
     alignas(PACK) T kept[2][SIMPLE ? KEPT + 2048 / sizeof(T) : 1];
@@ -142,9 +150,8 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
     for (index row = 0; row + 1 < rows; ++row, from += x_stride, later += x_stride, y += y_stride) {
         const Plain<S> next = {from + x_stride};
         const T pivot = CENTERED ? choose_pivot(next, cols, T(1)) : T(0);
-        using Reading = Sending<decltype(keeping(next, row)), Shares<S, 1, 1>>;
-        WhileWriting<LaneMoments<CENTERED, Reading, T, false>, SIMPLE> lanes({keeping(next, row + 1), {{later}, 0}}, 0,
-                                                                             cols, {pivot, 1, 1});
+        auto reading = sending<true>(keeping(next, row + 1), Reader<S, FAR>::all_of(later, next.x));
+        WhileWriting<LaneMoments<CENTERED, decltype(reading), T, false>, SIMPLE> lanes(reading, 0, cols, {pivot, 1, 1});
         apply_row(once_more(from, row), y, cols, line, affine_of(row), FAR, joined, edge, lanes);
         lanes.rest();
         const Moments m = moments_of(lanes, cols, half);

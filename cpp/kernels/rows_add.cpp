@@ -74,7 +74,8 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const Affi
     for (; row + SIDE <= a.rows; row += SIDE) {
         for (index i = row; i < row + SIDE; ++i) {
             const Added<S> x = {a.x + i * a.x_stride, a.residual + i * a.residual_stride};
-            const Shares<S, 1, 2> later = {{x.x + ahead * a.x_stride, x.residual + ahead * a.residual_stride}, 0};
+            const Shares<S, 1, 2, Way::both> later = {
+                {x.x + ahead * a.x_stride, x.residual + ahead * a.residual_stride}, 0, {x.x, x.residual}};
             write_sum<HELD>(sending<STREAM>(x, later), a.sum + i * a.sum_stride, HELD ? held + (i - row) * room : nullptr,
                             a.cols, STREAM, edges.sums_joined && i + 1 < a.rows, edges.sum);
         }
@@ -110,8 +111,9 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
         const bool more = row + 1 < a.rows;
         const Added<S> x = {a.x + row * a.x_stride, a.residual + row * a.residual_stride};
         const auto reading = [&](const auto& source, int time) ONEPASS_FLAT {
+            constexpr Way WAY = NATIVE < 32 ? Way::close : Way::half;   // as it was quicker
             const S *later = x.x + a.ahead * a.x_stride, *later_residual = x.residual + a.ahead * a.residual_stride;
-            return sending<STREAM>(source, Shares<S, 3, 2>{{later, later_residual}, a.cols * time / 3});
+            return sending<STREAM>(source, Shares<S, 3, 2, WAY>{{later, later_residual}, a.cols * time / 3});
         };
         S *y = a.y + row * a.y_stride, *sum = a.sum + row * a.sum_stride;
         Line<Arith<S>> line;

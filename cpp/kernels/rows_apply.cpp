@@ -34,16 +34,15 @@ ONEPASS_INLINE void norm_segments(const RowsNorm<S>& a) {
     Edge<S> edge;
     for (index row = 0; row < a.rows; ++row) {
         const S* x = a.x + row * a.x_stride;
-        const auto reading = [&](index from, index share) ONEPASS_FLAT {
-            return sending<FAR>(Plain<S>{x + from}, Shares<S, 2, 1>{{x + a.ahead * a.x_stride}, share});
-        };
-        const Line<T> line = row_line<true>(a, reading(0, 0), row);
+        const S* later = x + a.ahead * a.x_stride;
+        const auto first = sending<FAR>(Plain<S>{x}, Shares<S, 2, 1, Way::both>{{later}, 0, {x}});
+        const Line<T> line = row_line<true>(a, first, row);
         for (index i = 0; i < segments; ++i) {
             const index from = i * of.segment, channel = (of.first + row) % of.period * segments + i;
             const ByRow<T> affine = {of.weight ? of.weight[channel] : T(1), of.bias ? of.bias[channel] : T(0)};
             const bool more = row + 1 < a.rows || i + 1 < segments;
-            apply_row(reading(from, (a.cols + from) / 2), a.y + row * a.y_stride + from, of.segment, line, affine, FAR,
-                      joined && more, edge);
+            const auto second = sending<FAR>(Plain<S>{x + from}, Shares<S, 2, 1, Way::half>{{later}, (a.cols + from) / 2});
+            apply_row(second, a.y + row * a.y_stride + from, of.segment, line, affine, FAR, joined && more, edge);
         }
     }
     if (FAR) stream_fence();
@@ -60,7 +59,7 @@ ONEPASS_INLINE void moments_of_rows(const RowsMoments<S>& a) {
     const bool ranged = a.range.before != 1 || a.range.after != 1;
     for (index row = 0; row < a.rows; ++row) {
         const Plain<S> x = {a.x + row * a.stride};
-        const auto reading = sending<FAR>(x, Shares<S, 1, 1>{{x.x + BEHIND<S>}, 0});
+        const auto reading = sending<FAR>(x, Shares<S, 1, 1, Way::close>{{x.x + BEHIND<S>}});
         const Moments m =
             ranged ? ranged_moments<true, T>(x, a.cols, a.range) : row_moments<false, true, T>(reading, a.cols, a.range);
         a.mean[row] = m.mean;
@@ -85,8 +84,8 @@ ONEPASS_INLINE void apply_lines(const Apply<S>& a) {
         const Line<T> line = {of.mean[row], of.low[row], of.scale[row], before, after, before != 1 || after != 1};
         const ByRow<T> affine = {of.weight ? of.weight[row] : T(1), of.bias ? of.bias[row] : -T(0)};
         const S* x = a.x + row * a.x_stride;
-        apply_row(sending<FAR>(Plain<S>{x}, Shares<S, 1, 1>{{x + BEHIND<S>}, 0}), a.y + row * a.y_stride, a.cols, line,
-                  affine, FAR, joined && row + 1 < a.rows, edge);
+        apply_row(sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::close>{{x + BEHIND<S>}}), a.y + row * a.y_stride, a.cols,
+                  line, affine, FAR, joined && row + 1 < a.rows, edge);
     }
     if (FAR) stream_fence();
 }

@@ -163,9 +163,9 @@ __attribute__((noinline)) void add_block(const Block<S>& block, const Weights<W,
         index j = 0;
         if (row + ROWS <= a.rows) {
             const index later = row + ahead;
-            Ahead<S, STEP, true> next(a.x + later * a.stride, a.stride, a.cols);
-            Ahead<S, STEP, true> next_dy((GRADIENT ? a.dy : a.x) + later * a.stride, a.stride, a.cols);
-            Ahead<W, STEP, true> next_weights(weights.p + later * weights.row, weights.row, a.cols);
+            Ahead<S, STEP> next(a.x + later * a.stride, a.stride, a.cols);
+            Ahead<S, STEP> next_dy((GRADIENT ? a.dy : a.x) + later * a.stride, a.stride, a.cols);
+            Ahead<W, STEP> next_weights(weights.p + later * weights.row, weights.row, a.cols);
             for (; j + WIDTH<double> <= a.cols; j += WIDTH<double>) {
                 next.step();
                 if constexpr (GRADIENT) next_dy.step();
