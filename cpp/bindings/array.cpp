@@ -3,7 +3,6 @@
 #include <cstring>
 
 #include "dispatch/dispatch.hpp"
-#include "plan/environment.hpp"
 #include "plan/move.hpp"
 
 namespace onepass {

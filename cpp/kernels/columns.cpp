@@ -70,7 +70,10 @@ ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows)
     Ahead<S, CHUNK * WIDTH<Arith<S>>> ahead(a.x + (row + CHUNK) * a.stride, a.stride, a.cols);
     each_vector<T>(to_line(a.x), a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
         const S* x = a.x + j;
-        if (WHOLE && a.far) ahead.step();
+        if (WHOLE && a.beyond) ahead.step();
+        if (WHOLE && a.far)
+#pragma GCC unroll 8
+            for (int i = 0; i < CHUNK; ++i) send_soon(x + at[i]);
         Shift<T, RANGED> shift = {};
         if constexpr (RANGED) {
             shift.before = load(a.before + j, lanes);

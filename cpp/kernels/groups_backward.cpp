@@ -100,6 +100,11 @@ ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows,
         } else if (WHOLE && later.far) {
             next_x.step();
             next_dy.step();
+#pragma GCC unroll 8
+            for (int i = 0; i < ROWS; ++i) {
+                send_soon(x + i * stride + j);
+                send_soon(dy + i * stride + j);
+            }
         }
         const Vec<T> pivot = load(to.pivot + j, lanes);
         const auto value = [&](index i) ONEPASS_FLAT {

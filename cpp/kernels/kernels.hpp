@@ -133,7 +133,7 @@ struct ColumnsMoments {
     bool centered;
     const Arith<S>*before, *after;
     Arith<S>*pivot, *low, *m2;
-    bool far;   // as RowsMoments has it
+    bool beyond, far;   // as RowsNorm has them
 };
 
 // The moments of cols groups from those of `blocks` blocks. Those of a block stand `stride` elements behind the last

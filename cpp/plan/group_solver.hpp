@@ -10,6 +10,7 @@
 #include "kernels/moments.hpp"
 #include "plan/beside.hpp"
 #include "plan/groups.hpp"
+#include "plan/machine.hpp"
 #include "plan/scratch.hpp"
 #include "plan/threads.hpp"
 
@@ -59,7 +60,9 @@ class Solver {
         rest_ = p.rows % folds_;
         blocks_ = ceil_div(rows_, COLUMN_BLOCK);
         ones_ = p.weight || p.bias;
-        far_ = beyond_nearer_caches(p.problems * p.rows * width_ * index(sizeof(S)));
+        const index bytes = p.problems * p.rows * width_ * index(sizeof(S));
+        beyond_ = beyond_nearer_caches(bytes);
+        far_ = bytes > index(last_level_cache());
         expands_ = !p.by_rows && wide_folds_ * width_ != p.groups;
         choose(0);
     }
@@ -185,7 +188,7 @@ class Solver {
             const index row = i / p.groups, group = i % p.groups, n = ranged ? 1 : std::min(p.groups - group, to - i);
             const Range range = ranged ? Range{double(line_.before[group]), double(line_.after[group])} : Range{1, 1};
             k.rows_moments({x_ + row * p.x_row + group * p.x_group, n, p.span, p.x_group, range, columns_.mean + i,
-                            columns_.low + i, columns_.m2 + i, far_});
+                            columns_.low + i, columns_.m2 + i, beyond_});
             i += n;
         }
     }
@@ -194,7 +197,7 @@ class Solver {
         const index tiles = ceil_div(cols_, TILE), tasks = blocks_ * tiles;
         const auto block = [&](const S* x, index rows, index stride, index from, index n, index at) {
             k.columns_moments({x, rows, n, stride, p.centered, ranged ? wide_.before + from : nullptr,
-                               ranged ? wide_.after + from : nullptr, pivot_ + at, low_ + at, m2_ + at, far_});
+                               ranged ? wide_.after + from : nullptr, pivot_ + at, low_ + at, m2_ + at, beyond_, far_});
         };
         team.each(tasks, [&](index task) {
             const index row = task / tiles * COLUMN_BLOCK, from = task % tiles * TILE,
@@ -377,7 +380,7 @@ class Solver {
     const Kernels<S>& k;
     const bool stream_;
     index width_, folds_, applied_folds_, wide_folds_, cols_, rows_, rest_, blocks_, number_ = 0;
-    bool ones_, expands_, far_;
+    bool ones_, expands_, beyond_, far_;
     const S* x_ = nullptr;
     S* y_ = nullptr;
     T *pivot_ = nullptr, *low_ = nullptr, *m2_ = nullptr, *product_ = nullptr, *weight_ = nullptr, *bias_ = nullptr;
