@@ -63,12 +63,13 @@ struct ElementWeights {
     bool along = false;              // an element for each place along the axis, the same for all groups
 };
 
-// And neither NaN nor infinite.
-bool not_negative(const py::array& weights) {
-    const double* w = static_cast<const double*>(weights.data());
-    bool good = true;
-    for (index i = 0; i < weights.size(); ++i) good &= w[i] >= 0 && w[i] <= std::numeric_limits<double>::max();
-    return good;
+// And neither NaN, which either extreme would be, nor infinite. (Two passes by NumPy are quicker than one that compilers do
+// not make vector code of.)
+bool not_negative(const py::object& weights) {
+    const auto extreme = [&](const char* which) {
+        return numpy().attr(which)(weights, py::arg("initial") = 0.0).cast<double>();
+    };
+    return extreme("min") >= 0 && extreme("max") <= std::numeric_limits<double>::max();
 }
 
 ElementWeights parse_weights(py::handle mask_arg, py::handle weights_arg, const Array& x, const bool* reduced, int axes) {
@@ -100,7 +101,7 @@ ElementWeights parse_weights(py::handle mask_arg, py::handle weights_arg, const 
                               shape_text(x.ndim, x.shape) + ", the shape of x" +
                               (axes == 1 ? ", or " + shape_text(1, x.shape + axis) + ", its length along axis" : ""));
     py::object wide = numpy().attr("ascontiguousarray")(weights.object, py::arg("dtype") = "float64");
-    if (!not_negative(py::reinterpret_borrow<py::array>(wide)))
+    if (!not_negative(wide))
         throw py::value_error("weights has elements that are negative, NaN or infinite; expected finite ones, 0 or more");
     if (mask_arg.is_none() && (x.ndim == 1 || !whole)) result.count = numpy().attr("sum")(wide);
     if (!whole) {
