@@ -75,9 +75,9 @@ ONEPASS_INLINE void send(const S* later, const S* now, index n) {
     }
 }
 
-// The way of what is sent for: CLOSE, from a cache into the first; from memory half of it, or BOTH halves, the second of
-// what is read meanwhile, a little ahead.
-enum class Way { close, half, both };
+// The way of what is sent for: straight into the first cache where it comes from a cache, or nothing else needs room there;
+// else half of it, or both halves, the second of what is read meanwhile, a little ahead.
+enum class Way { straight, half, both };
 
 // What one of TIMES readings of rows sends for: its share of a later row in each of ARRAYS arrays (two at most), evenly
 // over the elements that it reads. (Vector by vector: all lines of a chunk or a burst together were slower.)
@@ -92,7 +92,7 @@ struct Shares {
         const index share = first + index(std::size_t(i) / TIMES);
 #pragma GCC unroll 2
         for (int k = 0; k < ARRAYS; ++k) {
-            __builtin_prefetch(later[k] + share, 0, WAY == Way::close ? FIRST : SECOND);
+            __builtin_prefetch(later[k] + share, 0, WAY == Way::straight ? FIRST : SECOND);
             if (WAY == Way::both) __builtin_prefetch(now[k] + i + SOON<S>, 0, FIRST);
         }
     }

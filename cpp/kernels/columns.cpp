@@ -139,7 +139,7 @@ void apply(Apply<S> a) {
         const Lines<T> line = a.line;
         const Vec<T> row_weight = splat(AFFINE == Affine::row ? line.row_weight[row] : T(1));
         const Vec<T> row_bias = splat(AFFINE == Affine::row ? line.row_bias[row] : T(0));
-        const Shares<S, 1, APART ? 2 : 0, Way::close> next = {{x + a.x_stride, a.y + (row + 1) * a.y_stride}};
+        const Shares<S, 1, APART ? 2 : 0, Way::straight> next = {{x + a.x_stride, a.y + (row + 1) * a.y_stride}};
         const auto source = [&](index j, auto lanes) ONEPASS_FLAT {
             next.at(j);
             return load(x + j, lanes);

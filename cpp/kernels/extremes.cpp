@@ -35,7 +35,7 @@ ONEPASS_INLINE void extremes_of_rows(const Extremes<S>& a) {
     using T = Arith<S>;
     for (index row = 0; row < a.rows; ++row) {
         const S* x = a.x + row * a.stride;
-        const Shares<S, 1, FAR, Way::close> later = {{x + BEHIND<S>}};
+        const Shares<S, 1, FAR, Way::straight> later = {{x + BEHIND<S>}};
         const Vec<T> first = splat(element(x));
         Vec<T> min[HELD] = {first, first, first, first}, max[HELD] = {first, first, first, first}, bad[HELD] = {};
         const auto take = [&](int k, Vec<T> v) ONEPASS_FLAT {
@@ -237,7 +237,7 @@ ONEPASS_INLINE void scale_row(const Scale<S>& a, index row, bool joined, Edge<S>
                         splat(RANGED ? a.by.before[row] : T(1)), splat(RANGED ? a.by.after[row] : T(1))};
     const auto source = [&](index i, auto lanes) ONEPASS_FLAT { return load(x + i, lanes); };
     const auto value = [&](Vec<T> v, index, auto) ONEPASS_FLAT { return scaled<RANGED>(v, by, lower, upper); };
-    const Shares<S, 1, 1, Way::close> later = {{x + behind<S>(a.cols, a.x_stride)}};
+    const Shares<S, 1, 1, Way::straight> later = {{x + behind<S>(a.cols, a.x_stride)}};
     S* y = a.y + row * a.y_stride;
     write_row<T>(y, to_line(y), a.cols, source, value, a.stream, joined, edge, Nothing{}, later);
 }

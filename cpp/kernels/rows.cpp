@@ -60,7 +60,7 @@ struct Reader {
     }
     // What is sent for while all of a row x is read.
     ONEPASS_INLINE static auto all_of(const S* later, const S* x) {
-        return Shares<S, 1, 1, FAR ? Way::both : Way::close>{{later}, 0, {x}};
+        return Shares<S, 1, 1, FAR ? Way::both : Way::straight>{{later}, 0, {x}};
     }
 
   private:
@@ -81,7 +81,8 @@ __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index 
     each_stretch<STRETCH<FAR>>(a.y + row * a.y_stride, a.cols, [&](index from, index to) ONEPASS_FLAT {
         for (index i = 0; i < rows; ++i) {
             S* y = a.y + (row + i) * a.y_stride;
-            const Shares<S, 1, 1, Way::close> next = {{i + 1 < rows ? y + a.y_stride + from : a.y + row * a.y_stride + to}};
+            const Shares<S, 1, 1, Way::straight> next = {
+                {i + 1 < rows ? y + a.y_stride + from : a.y + row * a.y_stride + to}};
             apply_row(sending<SENT>(x.second(row + i, from), next), y + from, to - from, line[i], affine_at(from), FAR,
                       false, edge);
         }

@@ -59,7 +59,7 @@ ONEPASS_INLINE void moments_of_rows(const RowsMoments<S>& a) {
     const bool ranged = a.range.before != 1 || a.range.after != 1;
     for (index row = 0; row < a.rows; ++row) {
         const Plain<S> x = {a.x + row * a.stride};
-        const auto reading = sending<FAR>(x, Shares<S, 1, 1, Way::close>{{x.x + BEHIND<S>}});
+        const auto reading = sending<FAR>(x, Shares<S, 1, 1, Way::straight>{{x.x + BEHIND<S>}});
         const Moments m =
             ranged ? ranged_moments<true, T>(x, a.cols, a.range) : row_moments<false, true, T>(reading, a.cols, a.range);
         a.mean[row] = m.mean;
@@ -84,8 +84,8 @@ ONEPASS_INLINE void apply_lines(const Apply<S>& a) {
         const Line<T> line = {of.mean[row], of.low[row], of.scale[row], before, after, before != 1 || after != 1};
         const ByRow<T> affine = {of.weight ? of.weight[row] : T(1), of.bias ? of.bias[row] : -T(0)};
         const S* x = a.x + row * a.x_stride;
-        apply_row(sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::close>{{x + BEHIND<S>}}), a.y + row * a.y_stride, a.cols,
-                  line, affine, FAR, joined && row + 1 < a.rows, edge);
+        apply_row(sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::straight>{{x + BEHIND<S>}}), a.y + row * a.y_stride,
+                  a.cols, line, affine, FAR, joined && row + 1 < a.rows, edge);
     }
     if (FAR) stream_fence();
 }

@@ -51,7 +51,7 @@ ONEPASS_INLINE bool shared(const RowsBackward<S>& a) {
 template <bool SHARED, int TIME, class S>
 ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
     const index later = row + (narrow(a) && a.ahead < SIDE ? index(SIDE) : a.ahead);
-    return Shares<S, SHARED ? 3 : 1, SHARED || TIME == 2 ? 2 : 0, SHARED ? Way::half : Way::close>{
+    return Shares<S, SHARED ? 3 : 1, SHARED || TIME == 2 ? 2 : 0, SHARED ? Way::half : Way::straight>{
         {a.x + later * a.x_stride, a.dy + later * a.dy_stride}, SHARED ? a.cols * TIME / 3 : 0};
 }
 

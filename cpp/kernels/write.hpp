@@ -129,14 +129,12 @@ ONEPASS_INLINE void write_row(S* y, index lead, index n, const Source& source, c
     const auto nans = nans_written(meanwhile);
     const auto at = [&](index i, auto lanes) ONEPASS_FLAT { return value(source(i, lanes), i, lanes); };
     const index head = lead < n ? lead : n, end = n - index(std::size_t(n - head) % LINE);
+    // What a row has begun of a line is joined in memory, and is read from there when this row has been written: to be read
+    // sooner, it would wait for all stores before it, the streamed ones, too.
+    const bool shared = head && edge.waiting;
     if (head) {
-        S* to = edge.waiting ? edge.line + (LINE - head) : y;
+        S* to = shared ? edge.line + (LINE - head) : y;
         each_vector<T>(head, [&](index i, auto lanes) ONEPASS_FLAT { store(to + i, at(i, lanes), lanes); });
-        if (edge.waiting)
-            for (int j = 0; j < PARTS; ++j)
-                stream(reinterpret_cast<float*>(y + head - LINE) + j * WIDTH<float>,
-                       load(reinterpret_cast<const float*>(edge.line) + j * WIDTH<float>));
-        edge.waiting = false;
     }
     if (streamed) {
         const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { stream(y + i, a, b, nans); };
@@ -151,10 +149,14 @@ ONEPASS_INLINE void write_row(S* y, index lead, index n, const Source& source, c
         index i = write_bursts<T>(head, end, source, value, put, meanwhile);
         for (; i < end; i += WIDTH<T>) store(y + i, at(i, All{}));
     }
+    if (shared)
+        for (int j = 0; j < PARTS; ++j)
+            stream(reinterpret_cast<float*>(y + head - LINE) + j * WIDTH<float>,
+                   load(reinterpret_cast<const float*>(edge.line) + j * WIDTH<float>));
+    edge.waiting = joined && end < n;
     if (end == n) return;
     S* to = joined ? edge.line : y + end;
     each_vector<T>(n - end, [&](index i, auto lanes) ONEPASS_FLAT { store(to + i, at(end + i, lanes), lanes); });
-    edge.waiting = joined;
 }
 
 }   // namespace
