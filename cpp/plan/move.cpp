@@ -1,3 +1,5 @@
+//   to[i] = from[i],   each element once, by one thread
+//
 // Where both arrays have the same fastest axis, its rows are copied. Where they have not, memory sees a matrix transposed:
 // it goes through the cache square by square, so that both sides move whole cache lines (blocking: Lam, Rothberg & Wolf
 // 1991), and by way of a square of its own, for lines a page apart have too few places in the first cache.
@@ -5,8 +7,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
-#include <utility>
 
 #include "plan/threads.hpp"
 
