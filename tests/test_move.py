@@ -9,8 +9,8 @@ import pytest
 
 import onepass as op
 
-# The sides are no multiples of a square of 128 bytes, of any element size; and one is shorter than such a square.
-SHAPES = [(300, 170), (3, 131, 70), (70, 5, 131), (2, 40, 3, 67)]
+# No side is a multiple of a square's, which has 64 bytes, of any element size; and some are shorter than that.
+SHAPES = [(300, 170), (3, 131, 70), (70, 5, 131), (2, 41, 3, 67)]
 
 
 def laid_out(x, order):

@@ -127,13 +127,13 @@ py::tuple weighted_moments(const Array& x, const bool* reduced, const ElementWei
         for (const bool last : {false, true})
             for (int i = 0; i < x.ndim; ++i)
                 if (reduced[i] == (columns ? !last : last)) order.append(i);
-        const auto dense = [&](const py::object& array) {
-            return py::object(numpy().attr("ascontiguousarray")(array.attr("transpose")(py::tuple(order))));
+        const auto in_order = [&](const py::object& array) {
+            return py::object(array.attr("transpose")(py::tuple(order)));
         };
         // (Narrower columns are folded, for which their weights have to lie as they do.)
         const bool by_place = weights.along && (!columns || m.mean.size >= WIDE);
         CellCall call = {};
-        call.x = input("x", dense(x.object));
+        call.x = contiguous_copy(input("x", in_order(x.object)));
         call.samples = 1;
         call.channels = m.mean.size;
         call.span = x.size / m.mean.size;
@@ -143,7 +143,9 @@ py::tuple weighted_moments(const Array& x, const bool* reduced, const ElementWei
         py::array held;
         if (!weights.array.is_none()) {
             held = py::reinterpret_borrow<py::array>(
-                by_place ? weights.array : dense(numpy().attr("broadcast_to")(weights.array, x.object.attr("shape"))));
+                by_place ? weights.array
+                         : py::object(numpy().attr("ascontiguousarray")(
+                               in_order(numpy().attr("broadcast_to")(weights.array, x.object.attr("shape"))))));
             if (held.dtype().kind() == 'b')
                 call.weighing.mask = static_cast<const std::uint8_t*>(held.data());
             else

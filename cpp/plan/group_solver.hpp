@@ -10,7 +10,6 @@
 #include "kernels/moments.hpp"
 #include "plan/beside.hpp"
 #include "plan/groups.hpp"
-#include "plan/machine.hpp"
 #include "plan/scratch.hpp"
 #include "plan/threads.hpp"
 
@@ -62,7 +61,7 @@ class Solver {
         ones_ = p.weight || p.bias;
         const index bytes = p.problems * p.rows * width_ * index(sizeof(S));
         beyond_ = beyond_nearer_caches(bytes);
-        far_ = bytes > index(last_level_cache());
+        far_ = beyond_caches(bytes);
         expands_ = !p.by_rows && wide_folds_ * width_ != p.groups;
         choose(0);
     }

@@ -19,6 +19,7 @@ bool streams(const void* x, const void* y, index bytes, int threads) {
 }
 
 bool beyond_nearer_caches(index bytes) { return static_cast<std::size_t>(bytes) > last_level_cache() / 4; }
+bool beyond_caches(index bytes) { return static_cast<std::size_t>(bytes) > last_level_cache(); }
 
 index rows_ahead(index sent, index cols, index size) { return (sent - 1) / (cols * size) + 1; }
 
@@ -155,7 +156,7 @@ void solve(const Rows<S>& given) {
         const index from = team.from(rows), to = team.to(rows);
         if (from == to) return;
         if (p.y)
-            norm_rows(p, k, from, to, stream, beyond, bytes > index(last_level_cache()),
+            norm_rows(p, k, from, to, stream, beyond, beyond_caches(bytes),
                       sums ? reinterpret_cast<Arith<S>*>(sums->data() + each * std::size_t(team.id)) : nullptr);
         else
             moments_of_rows(p, k, from, to, beyond);

@@ -33,8 +33,9 @@ void solve(const Rows<S>& problem);
 // Whether a result should bypass the caches: it and its source do not fit in them, and it is not written over its source.
 bool streams(const void* x, const void* y, index bytes, int threads);
 
-// Whether so many bytes are more than the nearer caches hold.
+// Whether so many bytes are more than the nearer caches hold, or all of them.
 bool beyond_nearer_caches(index bytes);
+bool beyond_caches(index bytes);
 
 // How many rows of `cols` elements further on a row is sent for, to lie SENT_FAR or SENT_NEAR away at least.
 index rows_ahead(index sent, index cols, index size);
