@@ -32,6 +32,9 @@ MORE = {
     "N(-1e7, 100)": lambda rng, shape: -1e7 + 100 * rng.standard_normal(shape),
     "integers 0..255": lambda rng, shape: rng.integers(0, 256, shape),
     "1e-25 N": lambda rng, shape: 1e-25 * rng.standard_normal(shape),
+    # Whose first elements lie far from the mean.
+    "ten apart, then N": lambda rng, shape: 1e3 * (np.arange(shape[-1]) < 10) + rng.standard_normal(shape),
+    "a random walk": lambda rng, shape: np.cumsum(rng.standard_normal(shape), -1),
 }
 
 CONSTANTS = (0.0, 1.0, math.pi, 1e20, 1e-25)

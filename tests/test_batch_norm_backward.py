@@ -57,6 +57,19 @@ def test_the_ends_of_the_range(norm, name, dtype):
     gradients.check(norm, given_dy(norm, dtype), among, weight_of(norm, dtype), None, 0.0)
 
 
+@pytest.mark.parametrize("rows", [5, 100, 300])
+def test_a_channel_that_is_read_again_moves_no_other(rows, dtype, each_isa):
+    norm = Norm("batch_norm", (rows, 37), 1)
+    x = datasets.hard("N(1e4, 1)", dtype, norm.shape)
+    x[: min(8, rows - 1), ::5] += 1000
+    dy = given_dy(norm, dtype)
+    results = gradients.check(norm, dy, x, None, None, 1e-5)
+    for shift in (1, 3, 16):
+        moved = op.batch_norm_backward(np.roll(dy, shift, 1), np.roll(x, shift, 1))
+        for got, want in zip(moved, results, strict=True):
+            assert np.array_equal(got, np.roll(want, shift, -1)), shift
+
+
 @pytest.mark.parametrize("norm", grouped.SOME[:4], ids=str)
 def test_threads_and_instruction_sets(norm, dtype):
     gradients.check_threads_and_instruction_sets(norm, dtype)

@@ -29,6 +29,22 @@ def test_digits(name, dtype, each_isa):
             assert ref.relative_units(m.m2, m2_ref, dtype) <= UNITS, message
 
 
+@pytest.mark.parametrize("rows", [5, 100, 128, 300])
+def test_a_column_that_is_read_again_moves_no_other(rows, dtype, each_isa):
+    """Columns that begin far from their means among others that do not, wherever they lie in a vector."""
+    columns = 37
+    x = datasets.hard("N(1e4, 1)", dtype, (rows, columns))
+    x[: min(8, rows - 1), ::5] += 1000
+    m = op.moments(x)
+    assert ref.mean_units(m.mean, x, 0) <= UNITS
+    assert ref.relative_units(m.m2, ref.moments(x, 0)[2], dtype) <= UNITS
+    for shift in (1, 3, 16):
+        order = np.roll(np.arange(columns), shift)
+        moved = op.moments(np.ascontiguousarray(x[:, order]))
+        assert np.array_equal(moved.mean, m.mean[order]), shift
+        assert np.array_equal(moved.m2, m.m2[order]), shift
+
+
 def test_axes(dtype, each_isa):
     for shape, axis in [((6,), 0), ((6, 7), 0), ((6, 7), -1), ((6, 7), (0, 1)), ((1, 1), 0),
                         ((6, 7, 8), 1), ((6, 7, 8), (0, 2)), ((6, 7, 8), (2, 0)), ((6, 7, 8), (-1, -2)),

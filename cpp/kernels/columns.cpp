@@ -2,126 +2,162 @@
 //
 //   y = (x - mean) * rstd * weight + bias, the statistics an element a column
 //
-// Eight rows of one vector of columns are held in registers: their mean, then the squares about it, then one Welford step
-// of eight rows at a time (Welford 1962; Chan, Golub & LeVeque 1979). Blocks are merged elsewhere (groups.cpp).
+// Eight rows of one vector of columns are held in registers: their sum and that of their squares, about a pivot near the
+// mean (sums.hpp has the formula). Blocks are merged elsewhere (groups.cpp).
 // Lanes never meet, so the order of additions is that of the rows, whatever the vector's width.
 // Invariant: the cut into blocks and chunks depends on the number of rows alone.
 #include "kernels/ahead.hpp"
-#include "kernels/kernels.hpp"
+#include "kernels/sums.hpp"
 #include "kernels/write.hpp"
 #include "simd/half.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {
 
-constexpr int CHUNK = 8;   // rows
-
 template <class T, bool RANGED>
-struct Shift {
+struct ColumnShift {
     Vec<T> pivot, before, after;
-    ONEPASS_INLINE Vec<T> operator()(Vec<T> x) const {
+    ONEPASS_INLINE Vec<T> operator()(Vec<T> x, Vec<T> one) const {
         if constexpr (RANGED) return (x * before - pivot) * after;
-        return x - pivot;
+        return minus(x, pivot, one);
     }
 };
+template <bool RANGED, bool CENTERED, class S, class Lanes>
+ONEPASS_INLINE ColumnShift<Arith<S>, RANGED> shift_at(const ColumnsMoments<S>& a, index j, Lanes lanes) {
+    ColumnShift<Arith<S>, RANGED> shift = {};
+    if constexpr (CENTERED) shift.pivot = load(a.pivot + j, lanes);
+    if constexpr (RANGED) {
+        shift.before = load(a.before + j, lanes);
+        shift.after = load(a.after + j, lanes);
+    }
+    return shift;
+}
 
-template <class T>
-struct Part {
-    Vec<T> mean, m2;
-};
-
-// Moments of `rows` <= CHUNK values in each lane, row i at x + at[i]. A whole chunk stays in registers.
+// Of `rows` <= CHUNK values in each lane, row i at x + at[i]. A whole chunk stays in registers.
 template <bool WHOLE, bool CENTERED, class S, class T, bool RANGED, class Lanes>
-ONEPASS_INLINE Part<T> chunk_moments(const S* x, const index* at, index rows, const Shift<T, RANGED>& shift, Vec<T> one,
-                                     Lanes lanes) {
-    Part<T> part = {};
+ONEPASS_INLINE Sums<Vec<T>> chunk_sums(const S* x, const index* at, index rows, const ColumnShift<T, RANGED>& shift,
+                                       Vec<T> one, Lanes lanes) {
+    Sums<Vec<T>> sums = {};
     if constexpr (WHOLE) {
         Vec<T> d[CHUNK];
 #pragma GCC unroll 8
-        for (int i = 0; i < CHUNK; ++i) d[i] = shift(load(x + at[i], lanes));
-        if constexpr (CENTERED) part.mean = sum8(d) * splat(T(1) / CHUNK);
+        for (int i = 0; i < CHUNK; ++i) d[i] = shift(load(x + at[i], lanes), one);
+        if constexpr (CENTERED) sums.sum = sum8(d);
 #pragma GCC unroll 8
-        for (int i = 0; i < CHUNK; ++i) {
-            if constexpr (CENTERED) d[i] = minus(d[i], part.mean, one);
-            d[i] = d[i] * d[i];
-        }
-        part.m2 = sum8(d);
+        for (int i = 0; i < CHUNK; ++i) d[i] = d[i] * d[i];
+        sums.squares = sum8(d);
     } else {
-        if constexpr (CENTERED) {
-            for (index i = 0; i < rows; ++i) part.mean = part.mean + shift(load(x + at[i], lanes));
-            part.mean = part.mean * splat(T(1) / T(rows));
-        }
         for (index i = 0; i < rows; ++i) {
-            const Vec<T> d = shift(load(x + at[i], lanes)) - part.mean;
-            part.m2 = part.m2 + d * d;
+            const Vec<T> d = shift(load(x + at[i], lanes), one);
+            if constexpr (CENTERED) sums.sum = sums.sum + d;
+            sums.squares = sums.squares + d * d;
         }
     }
-    return part;
+    return sums;
 }
 
-// One chunk of all columns. The first sets the pivots and the moments, every further one is merged into them.
+// Where the rows of a chunk begin.
+struct Places {
+    index at[CHUNK];
+    ONEPASS_INLINE Places(index row, index rows, index stride) {
+        for (index i = 0; i < CHUNK; ++i) at[i] = (i < rows ? row + i : 0) * stride;
+    }
+};
+
+// One chunk of all columns. The first sets the pivots, every further one is added to the sums, which stand where mean and
+// M2 will.
 template <bool WHOLE, bool FIRST, bool RANGED, bool CENTERED, class S>
 ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows) {
     using T = Arith<S>;
-    index at[CHUNK];
-    for (index i = 0; i < CHUNK; ++i) at[i] = (i < rows ? row + i : 0) * a.stride;
+    const Places places(row, rows, a.stride);
+    const index* at = places.at;
     const Vec<T> one = hidden_one<T>();
-    const Vec<T> share = splat(T(rows) / T(row + rows)), spread = splat(T(row) * (T(rows) / T(row + rows)));
-    Ahead<S, CHUNK * WIDTH<Arith<S>>> ahead(a.x + (row + CHUNK) * a.stride, a.stride, a.cols);
+    // From afar each line is sent for twice: where all places for what is underway are taken, sending is in vain.
+    Ahead<S, CHUNK * WIDTH<T>> ahead(a.x + (row + CHUNK) * a.stride, a.stride, a.cols);
+    Ahead<S, CHUNK * WIDTH<T>> farther(a.x + (row + 2 * CHUNK) * a.stride, a.stride, a.cols);
     each_vector<T>(to_line(a.x), a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
         const S* x = a.x + j;
         if (WHOLE && a.beyond) ahead.step();
-        if (WHOLE && a.far)
+        if (WHOLE && a.far) {
+            farther.step();
 #pragma GCC unroll 8
             for (int i = 0; i < CHUNK; ++i) send_soon(x + at[i]);
-        Shift<T, RANGED> shift = {};
-        if constexpr (RANGED) {
-            shift.before = load(a.before + j, lanes);
-            shift.after = load(a.after + j, lanes);
         }
+        auto shift = shift_at < RANGED, CENTERED && !FIRST > (a, j, lanes);
         if constexpr (FIRST && CENTERED) {
-            const auto value = [&](int i) ONEPASS_FLAT {
+            shift.pivot = first_pivot<T>(rows, [&](index i) ONEPASS_FLAT {
                 const Vec<T> v = load(x + at[i], lanes);
                 if constexpr (RANGED) return v * shift.before;
                 return v;
-            };
-            if constexpr (WHOLE) {
-                const Vec<T> d[CHUNK] = {value(0), value(1), value(2), value(3), value(4), value(5), value(6), value(7)};
-                shift.pivot = sum8(d) * splat(T(1) / CHUNK);
-            } else {
-                shift.pivot = value(0);
-            }
-        } else if constexpr (CENTERED) {
-            shift.pivot = load(a.pivot + j, lanes);
+            });
         }
-        const Part<T> part = chunk_moments<WHOLE, CENTERED>(x, at, rows, shift, one, lanes);
-        if constexpr (FIRST) {
+        Sums<Vec<T>> sums = chunk_sums<WHOLE, CENTERED>(x, at, rows, shift, one, lanes);
+        if constexpr (FIRST)
             store(a.pivot + j, shift.pivot, lanes);
-            store(a.low + j, part.mean, lanes);
-            store(a.m2 + j, part.m2, lanes);
-        } else {
-            const Vec<T> mean = load(a.low + j, lanes), delta = part.mean - mean;
-            store(a.low + j, mean + delta * share, lanes);
-            store(a.m2 + j, (load(a.m2 + j, lanes) + part.m2) + delta * delta * spread, lanes);
+        else
+            sums = Sums<Vec<T>>{load(a.low + j, lanes), load(a.m2 + j, lanes)} + sums;
+        store(a.low + j, sums.sum, lanes);
+        store(a.m2 + j, sums.squares, lanes);
+    });
+}
+
+// The sums of some columns become their moments.
+template <class S, class T, class Lanes>
+ONEPASS_INLINE Vec<T> finish_sums(const ColumnsMoments<S>& a, index j, const Sums<Vec<T>>& sums, Lanes lanes) {
+    const Vec<T> mean = sums.sum * (T(1) / T(a.rows)), m2 = sums.squares - sums.sum * mean;
+    store(a.low + j, mean, lanes);
+    store(a.m2 + j, m2, lanes);
+    return how_astray(mean, m2, T(a.rows));
+}
+
+// Once more, and from better pivots, the columns whose pivots were astray. (Others beside them keep theirs and so their
+// bits, whatever the vector's width.)
+template <bool RANGED, class S>
+__attribute__((noinline)) void settle(const ColumnsMoments<S>& a) {
+    using T = Arith<S>;
+    const Vec<T> one = hidden_one<T>();
+    each_vector<T>(a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
+        const index n = a.cols - j < WIDTH<T> ? a.cols - j : WIDTH<T>;
+        const T* after = RANGED ? a.after + j : nullptr;
+        if (!better_pivots(a.pivot + j, a.low + j, a.m2 + j, after, n, T(a.rows))) return;
+        const auto shift = shift_at<RANGED, true>(a, j, lanes);
+        Sums<Vec<T>> sums = {};
+        for (index row = 0; row < a.rows; row += CHUNK) {
+            const index rows = a.rows - row < CHUNK ? a.rows - row : CHUNK;
+            const Places places(row, rows, a.stride);
+            const auto next = rows == CHUNK ? chunk_sums<true, true>(a.x + j, places.at, rows, shift, one, lanes)
+                                            : chunk_sums<false, true>(a.x + j, places.at, rows, shift, one, lanes);
+            sums = row ? sums + next : next;
         }
+        finish_sums(a, j, sums, lanes);
     });
 }
 
 template <bool RANGED, bool CENTERED, class S>
-void block_moments(const ColumnsMoments<S>& a) {
-    if (a.rows < CHUNK) return chunk_of_columns<false, true, RANGED, CENTERED>(a, 0, a.rows);
-    chunk_of_columns<true, true, RANGED, CENTERED>(a, 0, CHUNK);
-    index row = CHUNK;
+void moments_of_block(const ColumnsMoments<S>& a) {
+    using T = Arith<S>;
+    index row = a.rows < CHUNK ? a.rows : CHUNK;
+    if (row < CHUNK)
+        chunk_of_columns<false, true, RANGED, CENTERED>(a, 0, row);
+    else
+        chunk_of_columns<true, true, RANGED, CENTERED>(a, 0, CHUNK);
     for (; row + CHUNK <= a.rows; row += CHUNK) chunk_of_columns<true, false, RANGED, CENTERED>(a, row, CHUNK);
     if (row < a.rows) chunk_of_columns<false, false, RANGED, CENTERED>(a, row, a.rows - row);
+    if (!CENTERED) return;
+    Vec<T> astray = {};
+    each_vector<T>(a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
+        const Sums<Vec<T>> sums = {load(a.low + j, lanes), load(a.m2 + j, lanes)};
+        astray = greater(finish_sums(a, j, sums, lanes), astray);
+    });
+    if (any_positive(astray)) settle<RANGED>(a);
 }
 
 template <class S>
 void columns_moments(const ColumnsMoments<S>& a) {
     if (a.before)
-        a.centered ? block_moments<true, true>(a) : block_moments<true, false>(a);
+        a.centered ? moments_of_block<true, true>(a) : moments_of_block<true, false>(a);
     else
-        a.centered ? block_moments<false, true>(a) : block_moments<false, false>(a);
+        a.centered ? moments_of_block<false, true>(a) : moments_of_block<false, false>(a);
 }
 
 // ---- apply ----

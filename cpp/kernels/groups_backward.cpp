@@ -7,11 +7,12 @@
 // Only mean and rstd tie the elements of a group together: d mean = -rstd sum(g) and d rstd = rstd^2 sum(g (x - mean)), and
 // what each of both hands back to an element are the two means (Ioffe & Szegedy 2015).
 //
-// So one sweep takes, beside the moments, sum = sum(dy) and product = sum(dy (x - mean)). Parts a and b merge as
+// So one sweep takes, beside the moments, sum = sum(dy) and product = sum(dy (x - mean)), of sums about a pivot near the
+// mean (sums.hpp has the formula of the moments, and what is done where a pivot was astray):
 //
-//   product = product_a + product_b + sum_a (mean_a - mean) + sum_b (mean_b - mean)
+//   product = sum(dy (x - p)) - (mean - p) sum(dy)
 //
-// (Chan, Golub & LeVeque 1979, for a co-moment), and a second sweep writes dx.
+// A second sweep writes dx.
 // Invariant: a row is seen as a matrix of FOLD columns, so rows and columns take the same path, and which elements meet in
 // which order depends on the shape alone.
 #include "kernels/ahead.hpp"
@@ -21,48 +22,59 @@
 namespace onepass::ONEPASS_ISA {
 namespace {
 
-constexpr int ROWS = 8;    // of a chunk
 constexpr int FOLD = 64;   // columns that a row becomes
 
+// Where the sums of each column stand: those of x - pivot, of its square, of dy and of dy (x - pivot). What they become
+// stands there as well: the mean, less the pivot, and M2, sum and product.
 template <class T>
-struct Sums {
+struct Places {
     T *pivot, *low, *m2, *sum, *product;
+    ONEPASS_INLINE Places at(index j) const { return {pivot + j, low + j, m2 + j, sum + j, product + j}; }
 };
 
 template <class T>
 struct Part {
-    Vec<T> mean, m2, sum, product;
+    Vec<T> low, m2, sum, product;
 };
+template <class T, class Lanes>
+ONEPASS_INLINE Part<T> load_part(const Places<T>& of, index j, Lanes lanes) {
+    return {load(of.low + j, lanes), load(of.m2 + j, lanes), load(of.sum + j, lanes), load(of.product + j, lanes)};
+}
+template <class T, class Lanes>
+ONEPASS_INLINE void store_part(const Places<T>& to, index j, const Part<T>& part, Lanes lanes) {
+    store(to.low + j, part.low, lanes);
+    store(to.m2 + j, part.m2, lanes);
+    store(to.sum + j, part.sum, lanes);
+    store(to.product + j, part.product, lanes);
+}
+template <class T>
+ONEPASS_INLINE Part<T> operator+(const Part<T>& a, const Part<T>& b) {
+    return {a.low + b.low, a.m2 + b.m2, a.sum + b.sum, a.product + b.product};
+}
 
-template <bool WHOLE, class S, class T, class Value, class Lanes>
-ONEPASS_INLINE Part<T> part_of(const S* dy, index stride, index rows, const Value& value, Vec<T> one, Lanes lanes) {
+template <bool WHOLE, class T, class S, class Value, class Lanes>
+ONEPASS_INLINE Part<T> part_of(const S* dy, index stride, index rows, const Value& value, Lanes lanes) {
     Part<T> part = {};
     if constexpr (WHOLE) {
-        Vec<T> d[ROWS], e[ROWS];
+        Vec<T> d[CHUNK], e[CHUNK];
 #pragma GCC unroll 8
-        for (int i = 0; i < ROWS; ++i) d[i] = value(i);
-        part.mean = sum8(d) * splat(T(1) / ROWS);
-#pragma GCC unroll 8
-        for (int i = 0; i < ROWS; ++i) {
-            d[i] = minus(d[i], part.mean, one);
+        for (int i = 0; i < CHUNK; ++i) {
+            d[i] = value(i);
             e[i] = load(dy + i * stride, lanes);
         }
+        part.low = sum8(d);
         part.sum = sum8(e);
 #pragma GCC unroll 8
-        for (int i = 0; i < ROWS; ++i) {
+        for (int i = 0; i < CHUNK; ++i) {
             e[i] = e[i] * d[i];
             d[i] = d[i] * d[i];
         }
         part.m2 = sum8(d);
         part.product = sum8(e);
     } else {
-        for (index i = 0; i < rows; ++i) part.mean = part.mean + value(i);
-        part.mean = part.mean * splat(T(1) / T(rows));
         for (index i = 0; i < rows; ++i) {
-            const Vec<T> d = value(i) - part.mean, e = load(dy + i * stride, lanes);
-            part.m2 = part.m2 + d * d;
-            part.sum = part.sum + e;
-            part.product = part.product + e * d;
+            const Vec<T> d = value(i), e = load(dy + i * stride, lanes);
+            part = part + Part<T>{d, d * d, e, e * d};
         }
     }
     return part;
@@ -81,27 +93,25 @@ struct Later {
     }
 };
 
-// Merges `rows` <= ROWS rows of all columns into the sums of the `seen` rows before them. Lines are read whole: of rows
-// that are pages apart sixteen lie in one set of the first-level cache, and what is left of them would be gone when its
-// turn came. FOLDED: these are the columns of a folded row.
+// Adds `rows` <= CHUNK rows of all columns. Lines are read whole: of rows that are pages apart sixteen lie in one set of
+// the first-level cache, and what is left of them would be gone when its turn came. FOLDED: these are the columns of a
+// folded row.
 template <bool WHOLE, bool RANGED, bool FOLDED, class S>
-ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows, index cols, index seen,
-                              const Arith<S>* before, const Arith<S>* after, Sums<Arith<S>> to, Later<S> later) {
+ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows, index cols, const Arith<S>* before,
+                              const Arith<S>* after, Places<Arith<S>> to, Later<S> later) {
     using T = Arith<S>;
-    const T all = T(seen + rows);
-    const Vec<T> share = splat(T(rows) / all), rest = splat(T(seen) / all), spread = splat(T(seen) * (T(rows) / all));
     const Vec<T> one = hidden_one<T>();
-    Ahead<S, ROWS * WIDTH<T>> next_x(x + ROWS * stride, stride, cols), next_dy(dy + ROWS * stride, stride, cols);
+    Ahead<S, CHUNK * WIDTH<T>> next_x(x + CHUNK * stride, stride, cols), next_dy(dy + CHUNK * stride, stride, cols);
     each_vector<T>(FOLDED ? 0 : to_line(x), cols, [&](index j, auto lanes) ONEPASS_FLAT {
         if (FOLDED && later.far) {
-            const index n = WHOLE ? ROWS : rows, at = later.from(x, j * n);
+            const index n = WHOLE ? CHUNK : rows, at = later.from(x, j * n);
             send(x + at, x + j * n, n * WIDTH<T>);
             send(dy + at, dy + j * n, n * WIDTH<T>);
         } else if (WHOLE && later.far) {
             next_x.step();
             next_dy.step();
 #pragma GCC unroll 8
-            for (int i = 0; i < ROWS; ++i) {
+            for (int i = 0; i < CHUNK; ++i) {
                 send_soon(x + i * stride + j);
                 send_soon(dy + i * stride + j);
             }
@@ -110,86 +120,108 @@ ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows,
         const auto value = [&](index i) ONEPASS_FLAT {
             const Vec<T> v = load(x + i * stride + j, lanes);
             if constexpr (RANGED) return (v * load(before + j, lanes) - pivot) * load(after + j, lanes);
-            return v - pivot;
+            return minus(v, pivot, one);
         };
-        const Part<T> part = part_of<WHOLE>(dy + j, stride, rows, value, one, lanes);
-        const Vec<T> low = load(to.low + j, lanes), sum = load(to.sum + j, lanes), delta = part.mean - low;
-        store(to.low + j, low + delta * share, lanes);
-        store(to.m2 + j, (load(to.m2 + j, lanes) + part.m2) + delta * delta * spread, lanes);
-        store(to.product + j, (load(to.product + j, lanes) + part.product) + delta * (part.sum * rest - sum * share),
-              lanes);
-        store(to.sum + j, sum + part.sum, lanes);
+        store_part(to, j, load_part(to, j, lanes) + part_of<WHOLE, T>(dy + j, stride, rows, value, lanes), lanes);
     });
 }
 
+// All rows, from pivots that are known. The sums that they are added to are 0.
 template <bool RANGED, bool FOLDED, class S>
 ONEPASS_INLINE void add_rows_of(const S* x, const S* dy, index stride, index rows, index cols, const Arith<S>* before,
-                                const Arith<S>* after, const Sums<Arith<S>>& to, const Later<S>& later) {
+                                const Arith<S>* after, const Places<Arith<S>>& to, const Later<S>& later) {
+    for (index j = 0; j < cols; ++j) to.low[j] = to.m2[j] = to.sum[j] = to.product[j] = 0;
     index row = 0;
-    for (; row + ROWS <= rows; row += ROWS)
-        add_chunk<true, RANGED, FOLDED>(x + row * stride, dy + row * stride, stride, ROWS, cols, row, before, after, to,
-                                        later);
+    for (; row + CHUNK <= rows; row += CHUNK)
+        add_chunk<true, RANGED, FOLDED>(x + row * stride, dy + row * stride, stride, CHUNK, cols, before, after, to, later);
     if (row < rows)
-        add_chunk<false, RANGED, FOLDED>(x + row * stride, dy + row * stride, stride, rows - row, cols, row, before, after,
-                                         to, later);
+        add_chunk<false, RANGED, FOLDED>(x + row * stride, dy + row * stride, stride, rows - row, cols, before, after, to,
+                                         later);
+}
+
+// Sums of `count` elements become moments. Was a pivot astray?
+template <class T>
+ONEPASS_INLINE bool finish_sums(const Places<T>& of, index cols, T count) {
+    Vec<T> astray = {};
+    each_vector<T>(cols, [&](index j, auto lanes) ONEPASS_FLAT {
+        Part<T> part = load_part(of, j, lanes);
+        const Vec<T> mean = part.low * (T(1) / count);
+        part.product = part.product - part.sum * mean;
+        part.m2 = part.m2 - part.low * mean;
+        part.low = mean;
+        store_part(of, j, part, lanes);
+        astray = greater(how_astray(mean, part.m2, count), astray);
+    });
+    return any_positive(astray);
+}
+
+// Once more, and from better pivots, the columns whose pivots were astray, and with them what shares a vector with them.
+template <bool RANGED, class S>
+__attribute__((noinline)) void settle(const Comoments<S>& a) {
+    using T = Arith<S>;
+    const Places<T> to = {a.pivot, a.low, a.m2, a.sum, a.product};
+    for (index j = 0; j < a.cols; j += WIDTH<T>) {
+        const index n = a.cols - j < WIDTH<T> ? a.cols - j : WIDTH<T>;
+        const T *before = RANGED ? a.before + j : nullptr, *after = RANGED ? a.after + j : nullptr;
+        if (!better_pivots(to.pivot + j, to.low + j, to.m2 + j, after, n, T(a.rows))) continue;
+        add_rows_of<RANGED, false>(a.x + j, a.dy + j, a.stride, a.rows, n, before, after, to.at(j), {false, nullptr, 0});
+        finish_sums(to.at(j), n, T(a.rows));
+    }
 }
 
 template <bool RANGED, class S>
 void columns_comoments(const Comoments<S>& a) {
     using T = Arith<S>;
-    const Sums<T> to = {a.pivot, a.low, a.m2, a.sum, a.product};
-    const index first = a.rows < ROWS ? 1 : ROWS;
-    const Vec<T> share = splat(T(1) / T(first));
+    const Places<T> to = {a.pivot, a.low, a.m2, a.sum, a.product};
     each_vector<T>(a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
-        Vec<T> pivot = {};
-        for (index i = 0; i < first; ++i) {
-            Vec<T> v = load(a.x + i * a.stride + j, lanes);
-            if constexpr (RANGED) v = v * load(a.before + j, lanes);
-            pivot = pivot + v * share;
-        }
+        const Vec<T> pivot = first_pivot<T>(a.rows, [&](index i) ONEPASS_FLAT {
+            const Vec<T> v = load(a.x + i * a.stride + j, lanes);
+            if constexpr (RANGED) return v * load(a.before + j, lanes);
+            return v;
+        });
         store(to.pivot + j, pivot, lanes);
-        T* const zeros[] = {to.low, to.m2, to.sum, to.product};
-        for (T* zero : zeros) store(zero + j, Vec<T>{}, lanes);
     });
     add_rows_of<RANGED, false>(a.x, a.dy, a.stride, a.rows, a.cols, a.before, a.after, to, {a.far, nullptr, 0});
+    if (finish_sums(to, a.cols, T(a.rows))) settle<RANGED>(a);
 }
 
 template <bool RANGED, class S>
 void rows_comoments(const Comoments<S>& a) {
     using T = Arith<S>;
     const index full = a.cols / FOLD, rest = a.cols % FOLD;
-    alignas(PACK) T sums[5][FOLD], count[FOLD], before[FOLD], after[FOLD];
-    const Sums<T> to = {sums[0], sums[1], sums[2], sums[3], sums[4]};
+    alignas(PACK) T sums[5][FOLD], before[FOLD], after[FOLD];
+    const Places<T> to = {sums[0], sums[1], sums[2], sums[3], sums[4]};
     const Later<S> later = {a.far, a.x + a.left, a.jump};
-    for (int j = 0; j < FOLD; ++j) count[j] = T(full + (j < rest ? 1 : 0));
+    const double count = double(a.cols);
     for (index row = 0; row < a.rows; ++row) {
         const S *x = a.x + row * a.stride, *dy = a.dy + row * a.stride;
         for (int j = 0; RANGED && j < FOLD; ++j) {
             before[j] = a.before[row];
             after[j] = a.after[row];
         }
-        const T pivot = choose_pivot<T>(Plain<S>{x}, a.cols, RANGED ? before[0] : T(1));
-        for (int j = 0; j < FOLD; ++j) {
-            to.pivot[j] = pivot;
-            to.low[j] = to.m2[j] = to.sum[j] = to.product[j] = T(0);
-        }
-        add_rows_of<RANGED, true>(x, dy, index(FOLD), full, index(FOLD), before, after, to, later);
-        if (rest) {
+        const auto about = [&](T pivot) ONEPASS_FLAT {
+            for (int j = 0; j < FOLD; ++j) to.pivot[j] = pivot;
+            add_rows_of<RANGED, true>(x, dy, index(FOLD), full, index(FOLD), before, after, to, later);
             const index at = full * FOLD;
-            add_chunk<false, RANGED, true>(x + at, dy + at, index(FOLD), 1, rest, full, before, after, to, later);
+            if (rest) add_chunk<false, RANGED, true>(x + at, dy + at, index(FOLD), 1, rest, before, after, to, later);
+            const auto total = [](const T* of) ONEPASS_FLAT {
+                return double(sum_columns<T>(FOLD, [of](index i) ONEPASS_FLAT { return load(of + i); }));
+            };
+            const Moments m = from_sums(total(to.low), total(to.m2), count, 1.0 / count);
+            const double sum = total(to.sum);
+            a.pivot[row] = pivot;
+            a.low[row] = T(m.mean);
+            a.m2[row] = T(m.m2);
+            a.sum[row] = T(sum);
+            a.product[row] = T(total(to.product) - sum * m.mean);
+            return Moments{count, double(pivot), m.mean, m.m2};
+        };
+        T pivot = choose_pivot<T>(Plain<S>{x}, a.cols, RANGED ? before[0] : T(1));
+        for (int tries = 0; tries < 2; ++tries) {
+            const Moments m = about(pivot);
+            if (!astray(m)) break;
+            pivot = T(m.mean + m.low / (RANGED ? double(after[0]) : 1.0));
         }
-        const auto total = [](const auto& value) ONEPASS_FLAT { return double(sum_columns<T>(FOLD, value)); };
-        const T mean = T(total([&](index i) ONEPASS_FLAT { return load(count + i) * load(to.low + i); }) / double(a.cols));
-        const Vec<T> centre = splat(mean);
-        a.pivot[row] = pivot;
-        a.low[row] = mean;
-        a.m2[row] = T(total([&](index i) ONEPASS_FLAT {
-            const Vec<T> d = load(to.low + i) - centre;
-            return load(to.m2 + i) + load(count + i) * (d * d);
-        }));
-        a.sum[row] = T(total([&](index i) ONEPASS_FLAT { return load(to.sum + i); }));
-        a.product[row] = T(total(
-            [&](index i) ONEPASS_FLAT { return load(to.product + i) + load(to.sum + i) * (load(to.low + i) - centre); }));
     }
 }
 

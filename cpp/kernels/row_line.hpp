@@ -13,15 +13,16 @@ struct Line {
     bool ranged;   // before or after is not 1
 };
 
-// Of a row of n, from the moments `m` of its elements as they are; `f` are the statistics behind the line.
+// Of a row of n, from the first moments `m` of its elements as they are; `f` are the statistics behind the line.
 template <bool CENTERED, class T, class Source>
 ONEPASS_INLINE Line<T> line_of(Moments m, const Source& x, index n, const Finish& how, double inverse, Finished& f) {
     Range range = {1.0, 1.0};
+    m = settled<CENTERED, T>(m, x, n, range);
     f = finish<T>(inverse, m.mean, m.low, m.m2, how, 1.0, 1.0);
     const bool ranged = !f.in_range;
     if (__builtin_expect(ranged, 0)) {
         range = other_range<T>(m.m2);
-        m = ranged_moments<CENTERED, T>(itself(x), n, range);
+        m = row_moments<CENTERED, T>(x, n, range);
         f = finish<T>(inverse, m.mean, m.low, m.m2, how, range.before, range.after);
     }
     return {T(f.mean), T(f.low), T(f.scale), T(range.before), T(range.after), ranged};
@@ -30,7 +31,7 @@ ONEPASS_INLINE Line<T> line_of(Moments m, const Source& x, index n, const Finish
 template <bool CENTERED, class T, class Source>
 ONEPASS_INLINE Line<T> line_of(const Source& x, index n, const Finish& how, Finished& f) {
     const double inverse = inverse_freedom(double(n), how);   // which nothing has to wait for
-    return line_of<CENTERED, T>(row_moments<false, CENTERED, T>(x, n, {1.0, 1.0}), x, n, how, inverse, f);
+    return line_of<CENTERED, T>(first_moments<CENTERED, T>(x, n), x, n, how, inverse, f);
 }
 
 // (x * before - mean) * after - low, without the steps that a row has no need of: they would change no bit.

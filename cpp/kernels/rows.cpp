@@ -37,20 +37,20 @@ ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {
     return wide(a) && (!FAR || (a.far && NATIVE == 64 && sizeof(S) > 2 && a.y_stride % Edge<S>::LINE == 0));
 }
 
-// Where rows come from, to be read twice each: from a cache; or, where results are streamed, from FAR away. Each reading
-// sends for half of a later row there; from a cache that is shared the first does for all of it, a shorter way ahead.
+// Where rows come from, to be read twice each: from a cache; or, where results are streamed, from FAR away. Both readings
+// send for all of a later row there, the second one twice as far: what is sent for while all places for what is underway
+// are taken is lost, and moments are taken quicker than memory is. From a cache that is shared the first sends for all of
+// it, a shorter way ahead.
 template <class S, bool FAR>
 struct Reader {
     const RowsNorm<S>& a;
     index ahead = a.x_stride * (bands<FAR>(a) && a.ahead < BAND<FAR> ? BAND<FAR> : a.ahead);
     ONEPASS_INLINE Line<Arith<S>> line(index row) const {
         if constexpr (!FAR)
-            if (a.beyond) return row_line(a, sending<true>(source<Way::both>(row, 0, 0), whole(row)), row);
-        return row_line(a, source<Way::both>(row, 0, 0), row);
+            if (a.beyond) return row_line(a, sending<true>(source(row, 0, 0), whole(row)), row);
+        return row_line(a, source(row, 0, ahead), row);
     }
-    ONEPASS_INLINE auto second(index row, index from = 0) const {
-        return source<Way::half>(row, from, a.cols / 2 + from / 2);
-    }
+    ONEPASS_INLINE auto second(index row, index from = 0) const { return source(row, from, 2 * ahead); }
 
     // (What lies between rows that lie apart is not sent for.)
     ONEPASS_INLINE auto whole(index row) const { return all_of(later(row), a.x + row * a.x_stride); }
@@ -64,10 +64,9 @@ struct Reader {
     }
 
   private:
-    template <Way WAY>
-    ONEPASS_INLINE auto source(index row, index from, index share) const {
+    ONEPASS_INLINE auto source(index row, index from, index later) const {
         const S* x = a.x + row * a.x_stride;
-        return sending<FAR>(Plain<S>{x + from}, Shares<S, 2, 1, WAY>{{x + ahead}, share, {x}});
+        return sending<FAR>(Plain<S>{x + from}, Shares<S, 1, 1, Way::half>{{x + later}, from});
     }
 };
 
@@ -113,10 +112,10 @@ ONEPASS_INLINE bool simple(const RowsNorm<S>& a) {
 }
 
 // What the moments of a row are taken with while another is written.
-template <class Moments, bool SIMPLE>
-struct WhileWriting : Moments {
+template <class Sums, bool SIMPLE>
+struct WhileWriting : Sums {
     typedef Nans<!SIMPLE> Written;
-    using Moments::Moments;
+    using Sums::Sums;
 };
 
 // All rows but the last, whose line is returned. (A function of its own: all registers are its loop's.)
@@ -127,8 +126,7 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
     // Variables of their own: for all that the compiler knows, a store to y changes what `a` refers to.
     const index cols = a.cols, x_stride = a.x_stride, y_stride = a.y_stride, rows = a.rows;
     const Finish how = a.finish;
-    const double inverse = inverse_freedom(double(cols), how);
-    const T half = half_inverse<T>(cols / LANES<T>);
+    const double inverse = inverse_freedom(double(cols), how), of_count = 1.0 / double(cols);
     const S *from = a.x, *later = Reader<S, FAR>{a}.later(1);
     S* y = a.y;
     // Half a page apart: a load waits for a pending store in its place within a page.
@@ -139,11 +137,11 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
         else
             return source;
     };
-    const auto once_more = [&](const S* x, index row) ONEPASS_FLAT {
+    const auto once_more = [&](const S* x, const S* later, index row) ONEPASS_FLAT {
         if constexpr (SIMPLE)
             return Plain<T>{kept[row % 2]};
         else
-            return Plain<S>{x};
+            return sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::half>{{later}});
     };
     Line<T> line = row_line<CENTERED>(a, Plain<S>{a.x}, 0);
     if constexpr (SIMPLE)
@@ -153,9 +151,9 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
         const T pivot = CENTERED ? choose_pivot(next, cols, T(1)) : T(0);
         auto reading = sending<true>(keeping(next, row + 1), Reader<S, FAR>::all_of(later, next.x));
         WhileWriting<LaneMoments<CENTERED, decltype(reading), T, false>, SIMPLE> lanes(reading, 0, cols, {pivot, 1, 1});
-        apply_row(once_more(from, row), y, cols, line, affine_of(row), FAR, joined, edge, lanes);
+        apply_row(once_more(from, later + (later - next.x), row), y, cols, line, affine_of(row), FAR, joined, edge, lanes);
         lanes.rest();
-        const Moments m = moments_of(lanes, cols, half);
+        const Moments m = moments_of(lanes, of_count);
         Finished f;
         line = line_of<CENTERED, T>({m.count, double(pivot), m.mean, m.m2}, next, cols, how, inverse, f);
         keep_statistics(a, row + 1, f);

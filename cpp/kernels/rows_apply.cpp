@@ -60,8 +60,8 @@ ONEPASS_INLINE void moments_of_rows(const RowsMoments<S>& a) {
     for (index row = 0; row < a.rows; ++row) {
         const Plain<S> x = {a.x + row * a.stride};
         const auto reading = sending<FAR>(x, Shares<S, 1, 1, Way::straight>{{x.x + BEHIND<S>}});
-        const Moments m =
-            ranged ? ranged_moments<true, T>(x, a.cols, a.range) : row_moments<false, true, T>(reading, a.cols, a.range);
+        const Moments m = ranged ? row_moments<true, T>(x, a.cols, a.range)
+                                 : settled<true, T>(first_moments<true, T>(reading, a.cols), x, a.cols, a.range);
         a.mean[row] = m.mean;
         a.low[row] = m.low;
         a.m2[row] = m.m2;

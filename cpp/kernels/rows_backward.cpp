@@ -36,8 +36,8 @@ ONEPASS_INLINE bool narrow(const RowsBackward<S>& a) {
     return a.rows >= SIDE && a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= most;
 }
 
-// Where each reading sends for a share: where dx is streamed, if arithmetic does not take longer than memory. (Wide rows
-// leave little room in the first cache for what was sent for, so it had better come late.)
+// Where each reading sends for a later row: where dx is streamed, if arithmetic does not take longer than memory. (Wide
+// rows leave little room in the first cache for what was sent for, so it had better come late.)
 template <class S>
 constexpr bool MAY_SHARE = NATIVE == 64 || (NATIVE == 32 && sizeof(S) > 2);
 template <class S>
@@ -46,13 +46,15 @@ ONEPASS_INLINE bool shared(const RowsBackward<S>& a) {
     return a.stream && !narrow(a) && a.cols * index(sizeof(S)) >= least;
 }
 
-// What the reading number TIME of a row sends for: 0 for its moments, 1 for c1 and c2, 2 for dx. A third each where SHARED,
-// else the last one all.
+// What the reading number TIME of a row sends for: 0 for its moments, 1 for c1 and c2, 2 for dx. Where SHARED each for all
+// of a later row, the last one for three times as far: what is sent for while all places for what is underway are taken is
+// lost, and the first two are quicker than memory is. Else the last one alone.
 template <bool SHARED, int TIME, class S>
 ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
-    const index later = row + (narrow(a) && a.ahead < SIDE ? index(SIDE) : a.ahead);
-    return Shares<S, SHARED ? 3 : 1, SHARED || TIME == 2 ? 2 : 0, SHARED ? Way::half : Way::straight>{
-        {a.x + later * a.x_stride, a.dy + later * a.dy_stride}, SHARED ? a.cols * TIME / 3 : 0};
+    const index ahead = narrow(a) && a.ahead < SIDE ? index(SIDE) : a.ahead;
+    const index later = row + ahead * (SHARED && TIME == 2 ? 3 : 1);
+    return Shares<S, 1, SHARED || TIME == 2 ? 2 : 0, SHARED ? Way::half : Way::straight>{
+        {a.x + later * a.x_stride, a.dy + later * a.dy_stride}};
 }
 
 template <bool CENTERED, bool LOW, bool RANGED, class T>

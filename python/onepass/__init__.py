@@ -1,6 +1,6 @@
 """LayerNorm, BatchNorm and their family for NumPy on the CPU.
 
-Statistics are taken in a single Welford pass and the results have the same bits whatever the number of threads, the
+Statistics are taken in a single pass and the results have the same bits whatever the number of threads, the
 alignment or the instruction set. Every function takes NumPy arrays and gives NumPy arrays; see each one's docstring.
 """
 

@@ -74,7 +74,7 @@ def batch_norm(
 
     References
     ----------
-    Ioffe & Szegedy (2015), Batch Normalization. Statistics: Welford (1962); Chan, Golub & LeVeque (1979).
+    Ioffe & Szegedy (2015), Batch Normalization. Statistics: Chan, Golub & LeVeque (1979, 1983).
 
     Examples
     --------

@@ -58,7 +58,7 @@ def group_norm(
 
     References
     ----------
-    Wu & He (2018), Group Normalization. Statistics: Welford (1962); Chan, Golub & LeVeque (1979).
+    Wu & He (2018), Group Normalization. Statistics: Chan, Golub & LeVeque (1979, 1983).
 
     Examples
     --------

@@ -54,7 +54,7 @@ def instance_norm(
 
     References
     ----------
-    Ulyanov, Vedaldi & Lempitsky (2016), Instance Normalization. Statistics: Welford (1962); Chan, Golub & LeVeque (1979).
+    Ulyanov, Vedaldi & Lempitsky (2016), Instance Normalization. Statistics: Chan, Golub & LeVeque (1979, 1983).
 
     Examples
     --------

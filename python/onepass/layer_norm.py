@@ -55,7 +55,7 @@ def layer_norm(
 
     References
     ----------
-    Ba, Kiros & Hinton (2016), Layer Normalization. Statistics: Welford (1962); Chan, Golub & LeVeque (1979).
+    Ba, Kiros & Hinton (2016), Layer Normalization. Statistics: Chan, Golub & LeVeque (1979, 1983).
 
     Examples
     --------

@@ -188,7 +188,7 @@ def moments(
 
     References
     ----------
-    Welford (1962); Chan, Golub & LeVeque (1979); with weights West (1979).
+    Chan, Golub & LeVeque (1979, 1983); with weights West (1979).
 
     Examples
     --------

@@ -49,7 +49,7 @@ def standardize(
 
     References
     ----------
-    Welford (1962); Chan, Golub & LeVeque (1979).
+    Chan, Golub & LeVeque (1979, 1983).
 
     Examples
     --------

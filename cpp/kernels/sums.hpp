@@ -1,0 +1,87 @@
+// Moments from sums about a pivot.
+//
+//   mean = p + s / n,  M2 = q - s^2 / n,   s = sum(x - p),  q = sum((x - p)^2)
+//
+// for any p; and where p is near the mean, no digit is lost by it: beside what it would be about the mean itself, q is
+// 1 + n (p - mean)^2 / M2 times as large, and so is what it is rounded by (Chan, Golub & LeVeque 1983). p is the mean of a
+// few first elements: two, four or eight, so that of equal ones it is exactly what they are. Where that makes q more than
+// two and a half times as large, p was astray, and the same elements are read once more, from the mean that was found. (It
+// was found well enough: of n elements, m of them with the mean p, M2 is at least m (p - mean)^2.) Invariant: what is read
+// again depends on the elements alone, not on what lies beside them.
+#pragma once
+
+#include "kernels/moments.hpp"
+#include "simd/order.hpp"
+
+namespace onepass::ONEPASS_ISA {
+namespace {
+
+constexpr int CHUNK = 8;   // vectors that are summed at once
+
+// Of some elements, the sum of their deviations from the pivot, and of the squares of these.
+template <class V>
+struct Sums {
+    V sum, squares;
+};
+template <class V>
+ONEPASS_INLINE Sums<V> operator+(const Sums<V>& a, const Sums<V>& b) {
+    return {a.sum + b.sum, a.squares + b.squares};
+}
+template <class V>
+ONEPASS_INLINE auto lower(const Sums<V>& a) {
+    return Sums<decltype(lower(a.sum))>{lower(a.sum), lower(a.squares)};
+}
+template <class V>
+ONEPASS_INLINE auto upper(const Sums<V>& a) {
+    return Sums<decltype(upper(a.sum))>{upper(a.sum), upper(a.squares)};
+}
+template <class V>
+ONEPASS_INLINE Sums<V> swapped(const Sums<V>& a) {
+    return {swapped(a.sum), swapped(a.squares)};
+}
+template <class T>
+ONEPASS_INLINE Sums<T> lane(const Sums<Vector<T, 16>>& a, int i) {
+    return {lane(a.sum, i), lane(a.squares, i)};
+}
+
+// A pivot for each lane, of `rows` values of it, value(i) for i in 0..rows.
+template <class T, class Value>
+ONEPASS_INLINE Vec<T> first_pivot(index rows, const Value& value) {
+    const auto two = [&](index i) ONEPASS_FLAT { return value(i) + value(i + 1); };
+    if (rows >= CHUNK) return ((two(0) + two(2)) + (two(4) + two(6))) * (T(1) / CHUNK);
+    if (rows >= 4) return (two(0) + two(2)) * T(0.25);
+    return rows < 2 ? value(0) : two(0) * T(0.5);
+}
+
+// Moments from sums; `inverse` is 1 / count, and the mean counts from the pivot.
+ONEPASS_INLINE Moments from_sums(double sum, double squares, double count, double inverse) {
+    const double mean = sum * inverse;
+    return {count, mean, 0.0, squares - sum * mean};
+}
+
+// Positive where the pivot was astray, from what the mean has beyond it.
+template <class V, class T>
+ONEPASS_INLINE V how_astray(V beyond, V m2, T count) {
+    return beyond * (beyond * count) - m2 * T(1.5);
+}
+ONEPASS_INLINE bool astray(const Moments& m) { return how_astray(m.low, m.m2, m.count) > 0; }
+
+template <class T>
+ONEPASS_INLINE bool any_positive(Vec<T> a) {
+    return least_lane(Vec<T>{} - a) < 0;
+}
+
+// Of n columns of `count` elements each, those whose pivots were astray get better ones. Were there any?
+template <class T>
+ONEPASS_INLINE bool better_pivots(T* pivot, const T* beyond, const T* m2, const T* after, index n, T count) {
+    bool any = false;
+    for (index i = 0; i < n; ++i) {
+        if (!(how_astray(beyond[i], m2[i], count) > 0)) continue;
+        pivot[i] += after ? beyond[i] / after[i] : beyond[i];
+        any = true;
+    }
+    return any;
+}
+
+}   // namespace
+}   // namespace onepass::ONEPASS_ISA
