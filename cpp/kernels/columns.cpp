@@ -57,9 +57,9 @@ ONEPASS_INLINE Sums<Vec<T>> chunk_sums(const S* x, const index* at, index rows, 
 }
 
 // Where the rows of a chunk begin.
-struct Places {
+struct Offsets {
     index at[CHUNK];
-    ONEPASS_INLINE Places(index row, index rows, index stride) {
+    ONEPASS_INLINE Offsets(index row, index rows, index stride) {
         for (index i = 0; i < CHUNK; ++i) at[i] = (i < rows ? row + i : 0) * stride;
     }
 };
@@ -69,8 +69,9 @@ struct Places {
 template <bool WHOLE, bool FIRST, bool RANGED, bool CENTERED, class S>
 ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows) {
     using T = Arith<S>;
-    const Places places(row, rows, a.stride);
-    const index* at = places.at;
+    constexpr bool PLACED = CENTERED && !FIRST;   // pivots are
+    const Offsets offsets(row, rows, a.stride);
+    const index* at = offsets.at;
     const Vec<T> one = hidden_one<T>();
     // From afar each line is sent for twice: where all places for what is underway are taken, sending is in vain.
     Ahead<S, CHUNK * WIDTH<T>> ahead(a.x + (row + CHUNK) * a.stride, a.stride, a.cols);
@@ -83,7 +84,7 @@ ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows)
 #pragma GCC unroll 8
             for (int i = 0; i < CHUNK; ++i) send_soon(x + at[i]);
         }
-        auto shift = shift_at < RANGED, CENTERED && !FIRST > (a, j, lanes);
+        auto shift = shift_at<RANGED, PLACED>(a, j, lanes);
         if constexpr (FIRST && CENTERED) {
             shift.pivot = first_pivot<T>(rows, [&](index i) ONEPASS_FLAT {
                 const Vec<T> v = load(x + at[i], lanes);
@@ -124,9 +125,9 @@ __attribute__((noinline)) void settle(const ColumnsMoments<S>& a) {
         Sums<Vec<T>> sums = {};
         for (index row = 0; row < a.rows; row += CHUNK) {
             const index rows = a.rows - row < CHUNK ? a.rows - row : CHUNK;
-            const Places places(row, rows, a.stride);
-            const auto next = rows == CHUNK ? chunk_sums<true, true>(a.x + j, places.at, rows, shift, one, lanes)
-                                            : chunk_sums<false, true>(a.x + j, places.at, rows, shift, one, lanes);
+            const Offsets offsets(row, rows, a.stride);
+            const auto next = rows == CHUNK ? chunk_sums<true, true>(a.x + j, offsets.at, rows, shift, one, lanes)
+                                            : chunk_sums<false, true>(a.x + j, offsets.at, rows, shift, one, lanes);
             sums = row ? sums + next : next;
         }
         finish_sums(a, j, sums, lanes);
