@@ -59,7 +59,9 @@ ONEPASS_INLINE void moments_of_rows(const RowsMoments<S>& a) {
     const bool ranged = a.range.before != 1 || a.range.after != 1;
     for (index row = 0; row < a.rows; ++row) {
         const Plain<S> x = {a.x + row * a.stride};
-        const auto reading = sending<FAR>(x, Shares<S, 1, 1, Way::straight>{{x.x + BEHIND<S>}});
+        // (Twice: moments are quicker than memory, so that some of what is sent for is lost.)
+        const Shares<S, 1, 2, Way::both> later = {{x.x + BEHIND<S>, x.x + 2 * BEHIND<S>}, 0, {x.x, x.x}};
+        const auto reading = sending<FAR>(x, later);
         const Moments m = ranged ? row_moments<true, T>(x, a.cols, a.range)
                                  : settled<true, T>(first_moments<true, T>(reading, a.cols), x, a.cols, a.range);
         a.mean[row] = m.mean;
