@@ -5,7 +5,8 @@
 // sent for while this one is read, and in the order in which they lie in memory, which memory likes best.
 //
 // Rows that are read several times each: memory would work the first time alone. So each time sends for its share of a
-// later row, and memory works all the time.
+// later row, and memory works all the time; or for all of it, in different distances, where one reading is quicker than
+// memory: what is sent for while all places for what is underway are taken is lost.
 //
 // The way from memory is in two steps: early into the second cache, for only few lines can be underway to the first, where
 // parameters and results need room as well; and from there into the first shortly before it is read.

@@ -112,10 +112,10 @@ ONEPASS_INLINE bool simple(const RowsNorm<S>& a) {
 }
 
 // What the moments of a row are taken with while another is written.
-template <class Sums, bool SIMPLE>
-struct WhileWriting : Sums {
+template <class Lanes, bool SIMPLE>
+struct WhileWriting : Lanes {
     typedef Nans<!SIMPLE> Written;
-    using Sums::Sums;
+    using Lanes::Lanes;
 };
 
 // All rows but the last, whose line is returned. (A function of its own: all registers are its loop's.)
