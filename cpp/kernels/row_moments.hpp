@@ -18,12 +18,8 @@ constexpr index BLOCK_SIZE = index(BLOCK) * CHUNK * LANES<T>;   // elements
 template <class T, bool RANGED>
 struct Shift {
     T pivot, before, after;
-    ONEPASS_INLINE Vec<T> operator()(Vec<T> x) const {
-        if constexpr (RANGED) return (x * splat(before) - splat(pivot)) * splat(after);
-        return x - splat(pivot);
-    }
     ONEPASS_INLINE Vec<T> operator()(Vec<T> x, Vec<T> one) const {
-        if constexpr (RANGED) return (*this)(x);
+        if constexpr (RANGED) return (x * splat(before) - splat(pivot)) * splat(after);
         return minus(x, splat(pivot), one);
     }
 };
@@ -95,10 +91,10 @@ struct LaneMoments {
 #pragma GCC unroll 8
             for (int k = 0; k < PIECES; ++k) piece(k);
         for (; done + LANES<T> <= n; done += LANES<T>)
-            for (int j = 0; j < PARTS; ++j) add(j, shift(x.at(start + done + j * WIDTH<T>, All{})));
+            for (int j = 0; j < PARTS; ++j) add(j, shift(x.at(start + done + j * WIDTH<T>, All{}), one));
         for (int j = 0; j < PARTS && done + j * WIDTH<T> < n; ++j) {
             const index left = n - done - j * WIDTH<T>;
-            add(j, keep(shift(x.at(start + done + j * WIDTH<T>, First{left})), left));
+            add(j, keep(shift(x.at(start + done + j * WIDTH<T>, First{left}), one), left));
         }
     }
 
@@ -138,10 +134,7 @@ ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, cons
 // The pivot of a row, which all the rest of it waits for.
 template <class T, class Source>
 ONEPASS_INLINE T choose_pivot(const Source& x, index n, T before) {
-    const auto two = [&](index i) ONEPASS_FLAT { return x.one(i) * before + x.one(i + 1) * before; };
-    if (n >= CHUNK) return ((two(0) + two(2)) + (two(4) + two(6))) * (T(1) / CHUNK);
-    if (n >= 4) return (two(0) + two(2)) * T(0.25);
-    return n < 2 ? x.one(0) * before : two(0) * T(0.5);
+    return first_pivot<T>(n, [&](index i) ONEPASS_FLAT { return x.one(i) * before; });
 }
 
 // The mean is the pivot, and what it lacks the low part. That lies behind `after`, as finish() expects it.

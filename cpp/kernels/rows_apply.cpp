@@ -34,14 +34,14 @@ ONEPASS_INLINE void norm_segments(const RowsNorm<S>& a) {
     Edge<S> edge;
     for (index row = 0; row < a.rows; ++row) {
         const S* x = a.x + row * a.x_stride;
-        const S* later = x + a.ahead * a.x_stride;
-        const auto first = sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::both>{{later + (later - x)}, 0, {x}});
+        const index ahead = a.ahead * a.x_stride;
+        const auto first = sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::both>{{x + 2 * ahead}, 0, {x}});
         const Line<T> line = row_line<true>(a, first, row);
         for (index i = 0; i < segments; ++i) {
             const index from = i * of.segment, channel = (of.first + row) % of.period * segments + i;
             const ByRow<T> affine = {of.weight ? of.weight[channel] : T(1), of.bias ? of.bias[channel] : T(0)};
             const bool more = row + 1 < a.rows || i + 1 < segments;
-            const auto second = sending<FAR>(Plain<S>{x + from}, Shares<S, 1, 1, Way::half>{{later}, from});
+            const auto second = sending<FAR>(Plain<S>{x + from}, Shares<S, 1, 1, Way::half>{{x + ahead}, from});
             apply_row(second, a.y + row * a.y_stride + from, of.segment, line, affine, FAR, joined && more, edge);
         }
     }

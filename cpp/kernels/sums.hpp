@@ -6,8 +6,9 @@
 // 1 + n (p - mean)^2 / M2 times as large, and so is what it is rounded by (Chan, Golub & LeVeque 1983). p is the mean of a
 // few first elements: two, four or eight, so that of equal ones it is exactly what they are. Where that makes q more than
 // two and a half times as large, p was astray, and the same elements are read once more, from the mean that was found. (It
-// was found well enough: of n elements, m of them with the mean p, M2 is at least m (p - mean)^2.) Invariant: what is read
-// again depends on the elements alone, not on what lies beside them.
+// was found well enough: of n elements, m of them with the mean p, M2 is at least m (p - mean)^2.)
+//
+// Invariant: what is read again depends on the elements alone, not on what lies beside them.
 #pragma once
 
 #include "kernels/moments.hpp"
@@ -44,13 +45,13 @@ ONEPASS_INLINE Sums<T> lane(const Sums<Vector<T, 16>>& a, int i) {
     return {lane(a.sum, i), lane(a.squares, i)};
 }
 
-// A pivot for each lane, of `rows` values of it, value(i) for i in 0..rows.
+// The pivot of n elements, value(i) for i in 0..n: numbers, or a vector's lanes each for itself.
 template <class T, class Value>
-ONEPASS_INLINE Vec<T> first_pivot(index rows, const Value& value) {
+ONEPASS_INLINE auto first_pivot(index n, const Value& value) {
     const auto two = [&](index i) ONEPASS_FLAT { return value(i) + value(i + 1); };
-    if (rows >= CHUNK) return ((two(0) + two(2)) + (two(4) + two(6))) * (T(1) / CHUNK);
-    if (rows >= 4) return (two(0) + two(2)) * T(0.25);
-    return rows < 2 ? value(0) : two(0) * T(0.5);
+    if (n >= CHUNK) return ((two(0) + two(2)) + (two(4) + two(6))) * (T(1) / CHUNK);
+    if (n >= 4) return (two(0) + two(2)) * T(0.25);
+    return n < 2 ? value(0) : two(0) * T(0.5);
 }
 
 // Moments from sums; `inverse` is 1 / count, and the mean counts from the pivot.
