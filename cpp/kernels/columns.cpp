@@ -65,27 +65,28 @@ struct Offsets {
 };
 
 // One chunk of all columns. The first sets the pivots, every further one is added to the sums, which stand where mean and
-// M2 will.
-template <bool WHOLE, bool FIRST, bool RANGED, bool CENTERED, class S>
+// M2 will. What is sent for goes into CACHE: where that is the second one, each row sends for itself as well, shortly
+// before it is read, and from afar each line is sent for twice: where all places for what is underway are taken, sending is
+// in vain.
+template <bool WHOLE, bool OPENS, bool RANGED, bool CENTERED, int CACHE = SECOND, class S>
 ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows) {
     using T = Arith<S>;
-    constexpr bool PLACED = CENTERED && !FIRST;   // pivots are
+    constexpr bool PLACED = CENTERED && !OPENS;   // pivots are
     const Offsets offsets(row, rows, a.stride);
     const index* at = offsets.at;
     const Vec<T> one = hidden_one<T>();
-    // From afar each line is sent for twice: where all places for what is underway are taken, sending is in vain.
     Ahead<S, CHUNK * WIDTH<T>> ahead(a.x + (row + CHUNK) * a.stride, a.stride, a.cols);
     Ahead<S, CHUNK * WIDTH<T>> farther(a.x + (row + 2 * CHUNK) * a.stride, a.stride, a.cols);
     each_vector<T>(to_line(a.x), a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
         const S* x = a.x + j;
-        if (WHOLE && a.beyond) ahead.step();
-        if (WHOLE && a.far) {
-            farther.step();
+        if (WHOLE && a.beyond) ahead.template step<CACHE>();
+        if (WHOLE && CACHE == SECOND && a.far) {
+            farther.template step<SECOND>();
 #pragma GCC unroll 8
             for (int i = 0; i < CHUNK; ++i) send_soon(x + at[i]);
         }
         auto shift = shift_at<RANGED, PLACED>(a, j, lanes);
-        if constexpr (FIRST && CENTERED) {
+        if constexpr (OPENS && CENTERED) {
             shift.pivot = first_pivot<T>(rows, [&](index i) ONEPASS_FLAT {
                 const Vec<T> v = load(x + at[i], lanes);
                 if constexpr (RANGED) return v * shift.before;
@@ -93,7 +94,7 @@ ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows)
             });
         }
         Sums<Vec<T>> sums = chunk_sums<WHOLE, CENTERED>(x, at, rows, shift, one, lanes);
-        if constexpr (FIRST)
+        if constexpr (OPENS)
             store(a.pivot + j, shift.pivot, lanes);
         else
             sums = Sums<Vec<T>>{load(a.low + j, lanes), load(a.m2 + j, lanes)} + sums;
@@ -142,6 +143,9 @@ void moments_of_block(const ColumnsMoments<S>& a) {
         chunk_of_columns<false, true, RANGED, CENTERED>(a, 0, row);
     else
         chunk_of_columns<true, true, RANGED, CENTERED>(a, 0, CHUNK);
+    if constexpr (!RANGED)
+        for (; roomy_first_cache && row + CHUNK <= a.rows; row += CHUNK)
+            chunk_of_columns<true, false, false, CENTERED, FIRST>(a, row, CHUNK);
     for (; row + CHUNK <= a.rows; row += CHUNK) chunk_of_columns<true, false, RANGED, CENTERED>(a, row, CHUNK);
     if (row < a.rows) chunk_of_columns<false, false, RANGED, CENTERED>(a, row, a.rows - row);
     if (!CENTERED) return;

@@ -108,8 +108,8 @@ ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows,
             send(x + at, x + j * n, n * WIDTH<T>);
             send(dy + at, dy + j * n, n * WIDTH<T>);
         } else if (WHOLE && later.far) {
-            next_x.step();
-            next_dy.step();
+            next_x.template step<SECOND>();
+            next_dy.template step<SECOND>();
 #pragma GCC unroll 8
             for (int i = 0; i < CHUNK; ++i) {
                 send_soon(x + i * stride + j);

@@ -21,6 +21,10 @@ constexpr index COLUMN_BLOCK = 128;
 // itself looks less far, and stops where pages end. SENT_SOON: what has come half of the way from memory.
 constexpr index SENT_FAR = 8192, SENT_NEAR = 4096, SENT_SOON = 2048;
 
+// Whether a core's first-level cache holds more than 32 KiB (machine.cpp). What was sent for into a smaller one is gone
+// before it is read.
+__attribute__((visibility("hidden"))) extern const bool roomy_first_cache;
+
 // A group's count, mean and sum of squares about the mean; the mean is the unevaluated sum mean + low.
 struct Moments {
     double count, mean, low, m2;

@@ -11,6 +11,8 @@
 #endif
 #include <unistd.h>
 
+#include "kernels/kernels.hpp"
+
 namespace onepass {
 namespace {
 
@@ -40,6 +42,16 @@ double smallest(const std::string& mount, std::string path, const Quota& quota) 
         if (path.empty()) return least;
         path.resize(path.find_last_of('/'));
     }
+}
+
+// Bytes of a cache of processor 0, as the kernel numbers them: 0 the first level's for data, 2 the second's, 3 the third's.
+// 0 where it does not tell.
+std::size_t cache(int number) {
+    std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(number) + "/size");
+    std::size_t size = 0;
+    char unit = 0;
+    if (!(file >> size)) return 0;
+    return file >> unit && unit == 'K' ? size << 10 : unit == 'M' ? size << 20 : size;
 }
 
 }   // namespace
@@ -80,12 +92,8 @@ int usable_cpus() {
 std::size_t last_level_cache() {
     static const std::size_t bytes = [] {
         // The kernel's own account first: sysconf's is wrong in virtual machines (it multiplies by the host's cores).
-        for (const char* level : {"3", "2"}) {
-            std::ifstream file(std::string("/sys/devices/system/cpu/cpu0/cache/index") + level + "/size");
-            std::size_t size = 0;
-            char unit = 0;
-            if (file >> size) return file >> unit && unit == 'K' ? size << 10 : unit == 'M' ? size << 20 : size;
-        }
+        for (const int level : {3, 2})
+            if (const std::size_t size = cache(level)) return size;
         long found = 0;
 #if defined(_SC_LEVEL3_CACHE_SIZE)
         found = sysconf(_SC_LEVEL3_CACHE_SIZE);
@@ -94,5 +102,7 @@ std::size_t last_level_cache() {
     }();
     return bytes;
 }
+
+const bool roomy_first_cache = cache(0) > 32 << 10;
 
 }   // namespace onepass
