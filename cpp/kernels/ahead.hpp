@@ -37,6 +37,19 @@ ONEPASS_INLINE void send_first(const void* line) {
     roomy_first_cache ? __builtin_prefetch(line, 0, FIRST) : __builtin_prefetch(line, 0, SECOND);
 #endif
 }
+// The same; straight, a later line as well, so that each is sent for twice.
+ONEPASS_INLINE void send_first(const void* line, const void* and_later) {
+#if defined(__x86_64__)
+    __asm__ volatile("cmpb $0, %0\n\tje 1f\n\tprefetcht0 %1\n\tprefetcht0 %2\n\tjmp 2f\n1:\tprefetcht1 %1\n2:"
+                     :
+                     : "qm"(roomy_first_cache), "m"(*static_cast<const char*>(line)),
+                       "m"(*static_cast<const char*>(and_later))
+                     : "cc");
+#else
+    send_first(line);
+    if (roomy_first_cache) __builtin_prefetch(and_later, 0, FIRST);
+#endif
+}
 ONEPASS_INLINE void send_second(const void* line) {
 #if defined(__x86_64__)
     __asm__ volatile("cmpb $0, %0\n\tjne 1f\n\tprefetcht0 %1\n1:"
@@ -108,8 +121,9 @@ ONEPASS_INLINE void send(const S* later, const S* now, index n) {
 }
 
 // The way of what is sent for: straight into the first cache where it comes from a cache, or nothing else needs room there;
-// else half of the way from memory, or both halves, the second of what is read meanwhile, a little ahead.
-enum class Way { straight, half, both };
+// else half of the way from memory, or both halves, the second of what is read meanwhile, a little ahead. `twice`: half of
+// it; where the whole way is straight, each line once more a little later, unless it has several vectors, which all send.
+enum class Way { straight, half, twice, both };
 
 // What one of TIMES readings of rows sends for: its share of a later row in each of ARRAYS arrays (two at most), evenly
 // over the elements that it reads. (Vector by vector: all lines of a chunk or a burst together were slower.)
@@ -126,6 +140,8 @@ struct Shares {
         for (int k = 0; k < ARRAYS; ++k) {
             if (WAY == Way::straight)
                 __builtin_prefetch(later[k] + share, 0, FIRST);
+            else if (WAY == Way::twice && WIDTH<Arith<S>> * index(sizeof(S)) == PACK)
+                send_first(later[k] + share, later[k] + share + SOON<S>);
             else
                 send_first(later[k] + share);
             if (WAY == Way::both) send_second(now[k] + i + SOON<S>);

@@ -25,8 +25,8 @@ ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
     return NATIVE == 64 && a.cols <= BLOCK_SIZE<Arith<S>> && bytes <= held && a.rows > 1;
 }
 
-// Rows that are wide, in bands. Streamed, by short turns, and only where that is quicker than memory: a line that two
-// stretches share is not streamed, so rows must end with their lines.
+// Rows that are wide, in bands. Streamed, by short turns, and only where that is quicker: not where the first cache is
+// roomy, and rows must end with their lines, for a line that two stretches share is not streamed.
 template <bool FAR>
 constexpr index BAND = FAR ? 4 : 32;   // rows
 template <bool FAR>
@@ -34,7 +34,8 @@ constexpr index STRETCH = FAR ? 128 : 1024;   // columns
 
 template <bool FAR, class S>
 ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {
-    return wide(a) && (!FAR || (a.far && NATIVE == 64 && sizeof(S) > 2 && a.y_stride % Edge<S>::LINE == 0));
+    return wide(a) &&
+           (!FAR || (a.far && !roomy_first_cache && NATIVE == 64 && sizeof(S) > 2 && a.y_stride % Edge<S>::LINE == 0));
 }
 
 // Where rows come from, to be read twice each: from a cache; or, where results are streamed, from FAR away. Both readings
@@ -66,7 +67,7 @@ struct Reader {
   private:
     ONEPASS_INLINE auto source(index row, index from, index later) const {
         const S* x = a.x + row * a.x_stride;
-        return sending<FAR>(Plain<S>{x + from}, Shares<S, 1, 1, Way::half>{{x + later}, from});
+        return sending<FAR>(Plain<S>{x + from}, Shares<S, 1, 1, Way::twice>{{x + later}, from});
     }
 };
 
@@ -141,7 +142,7 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
         if constexpr (SIMPLE)
             return Plain<T>{kept[row % 2]};
         else
-            return sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::half>{{later}});
+            return sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::twice>{{later}});
     };
     Line<T> line = row_line<CENTERED>(a, Plain<S>{a.x}, 0);
     if constexpr (SIMPLE)

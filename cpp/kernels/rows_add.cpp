@@ -111,7 +111,7 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
         const bool more = row + 1 < a.rows;
         const Added<S> x = {a.x + row * a.x_stride, a.residual + row * a.residual_stride};
         const auto reading = [&](const auto& source, int time) ONEPASS_FLAT {
-            constexpr Way WAY = NATIVE < 32 ? Way::straight : Way::half;   // as it was quicker
+            constexpr Way WAY = NATIVE < 32 ? Way::straight : Way::twice;   // as it was quicker
             const S *later = x.x + a.ahead * a.x_stride, *later_residual = x.residual + a.ahead * a.residual_stride;
             return sending<STREAM>(source, Shares<S, 3, 2, WAY>{{later, later_residual}, a.cols * time / 3});
         };
