@@ -47,14 +47,14 @@ ONEPASS_INLINE bool shared(const RowsBackward<S>& a) {
 }
 
 // What the reading number TIME of a row sends for: 0 for its moments, 1 for c1 and c2, 2 for dx. Where SHARED each for all
-// of a later row, the last one for two or three times as far: what is sent for while all places for what is underway are
-// taken is lost, and the first two are quicker than memory is. Else the last one alone.
+// of a later row: what is sent for while all places for what is underway are taken is lost, and the first two are quicker
+// than memory is. The last one sends for all twice, or (in two steps) for what is three times as far. Else it sends alone.
 template <bool SHARED, int TIME, class S>
 ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
     const index ahead = narrow(a) && a.ahead < SIDE ? index(SIDE) : a.ahead;
-    const index later = row + ahead * (!SHARED || TIME < 2 ? 1 : roomy_first_cache ? 2 : 3);
-    return Shares<S, 1, SHARED || TIME == 2 ? 2 : 0, SHARED ? Way::half : Way::straight>{
-        {a.x + later * a.x_stride, a.dy + later * a.dy_stride}};
+    const index later = row + ahead * (SHARED && TIME == 2 && !roomy_first_cache ? 3 : 1);
+    constexpr Way WAY = !SHARED ? Way::straight : TIME == 2 ? Way::twice : Way::half;
+    return Shares<S, 1, SHARED || TIME == 2 ? 2 : 0, WAY>{{a.x + later * a.x_stride, a.dy + later * a.dy_stride}};
 }
 
 template <bool CENTERED, bool LOW, bool RANGED, class T>

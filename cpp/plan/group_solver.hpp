@@ -60,7 +60,7 @@ class Solver {
         blocks_ = ceil_div(rows_, COLUMN_BLOCK);
         ones_ = p.weight || p.bias;
         const index bytes = p.problems * p.rows * width_ * index(sizeof(S));
-        beyond_ = beyond_nearer_caches(bytes);
+        beyond_ = moments_send(bytes);
         far_ = beyond_caches(bytes);
         expands_ = !p.by_rows && wide_folds_ * width_ != p.groups;
         choose(0);

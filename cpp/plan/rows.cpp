@@ -21,6 +21,8 @@ bool streams(const void* x, const void* y, index bytes, int threads) {
 bool beyond_nearer_caches(index bytes) { return static_cast<std::size_t>(bytes) > last_level_cache() / 4; }
 bool beyond_caches(index bytes) { return static_cast<std::size_t>(bytes) > last_level_cache(); }
 
+bool moments_send(index bytes) { return roomy_first_cache ? beyond_caches(2 * bytes) : beyond_nearer_caches(bytes); }
+
 index rows_ahead(index sent, index cols, index size) { return (sent - 1) / (cols * size) + 1; }
 
 namespace {
@@ -159,7 +161,7 @@ void solve(const Rows<S>& given) {
             norm_rows(p, k, from, to, stream, beyond, beyond_caches(bytes),
                       sums ? reinterpret_cast<Arith<S>*>(sums->data() + each * std::size_t(team.id)) : nullptr);
         else
-            moments_of_rows(p, k, from, to, beyond);
+            moments_of_rows(p, k, from, to, moments_send(bytes));
     });
 }
 

@@ -36,6 +36,9 @@ bool streams(const void* x, const void* y, index bytes, int threads);
 // Whether so many bytes are more than the nearer caches hold, or all of them.
 bool beyond_nearer_caches(index bytes);
 bool beyond_caches(index bytes);
+// Whether it pays to send for what moments read. (Straight into the first cache it pays later: from the third it is as
+// quick without, and what is sent for takes places from what is read.)
+bool moments_send(index bytes);
 
 // How many rows of `cols` elements further on a row is sent for, to lie SENT_FAR or SENT_NEAR away at least.
 index rows_ahead(index sent, index cols, index size);
