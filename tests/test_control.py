@@ -153,6 +153,11 @@ def test_show_config(capsys):
     assert (capsys.readouterr().out == text) == (len(op.available_isas()) == 1)
 
 
+def test_the_environment_stands_in_for_the_first_cache(python):
+    done = python("-c", "import onepass; onepass.show_config()", ONEPASS_FIRST_CACHE=str(77 << 10))
+    assert "77 KiB" in done.stdout
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_forked_child_computes(python):
     code = """

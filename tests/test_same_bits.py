@@ -344,6 +344,38 @@ def test_moments_of_what_no_cache_holds(shape, axis):
     assert_same_everywhere(case, x, want)
 
 
+WHAT_NO_CACHE_HOLDS = """
+import hashlib
+import numpy as np, onepass as op
+
+x = np.random.default_rng(5).standard_normal((3000, 4096), np.float32)
+dy, double, planes = x[::-1].copy(), x[:1500].astype(np.float64), x.reshape(48, 250, 32, 32)
+weight, bias = x[0], x[1]
+for isa in op.available_isas():
+    op.use_isa(isa)
+    digest = hashlib.sha256()
+    for results in (
+        op.layer_norm(x, weight, bias), op.layer_norm(double, double[0], double[1]), op.rms_norm(x, weight),
+        op.add_layer_norm(x, dy, weight, bias), op.layer_norm_backward(dy, x, weight), op.min_max_scale(x, axis=0),
+        op.batch_norm(x, weight, bias, training=True), op.batch_norm_backward(dy, x, weight, training=True),
+        op.group_norm(planes, 25, weight[:250], bias[:250]), op.instance_norm(planes, weight[:250], bias[:250]),
+        op.batch_norm(planes, training=True, axis=1), op.moments(x, axis=0).mean, op.moments(x, axis=1).mean,
+    ):
+        for result in results if isinstance(results, tuple) else (results,):
+            digest.update(result)
+    print(digest.hexdigest())
+"""
+
+
+def test_whatever_the_first_cache_holds(python):
+    """Its size chooses the way from memory, and so loops that another machine never enters."""
+    runs = [python("-c", WHAT_NO_CACHE_HOLDS, ONEPASS_FIRST_CACHE=str(kib << 10)) for kib in (32, 48)]
+    assert [run.stderr for run in runs] == ["", ""]
+    digests = [line for run in runs for line in run.stdout.split()]
+    assert len(digests) == 2 * len(op.available_isas())
+    assert len(set(digests)) == 1
+
+
 def test_every_public_norm_is_walked():
     control = {
         "available_isas",

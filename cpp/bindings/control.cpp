@@ -31,6 +31,7 @@ py::dict build() {
     facts["compiler"] = ONEPASS_COMPILER;
     facts["flags"] = ONEPASS_FLAGS;
     facts["openmp"] = has_openmp();
+    facts["first_level_cache"] = first_level_cache();
     facts["last_level_cache"] = last_level_cache();
     facts["usable_cpus"] = usable_cpus();
     facts["pybind11"] = PYBIND11_TOSTRING(PYBIND11_VERSION_MAJOR) "." PYBIND11_TOSTRING(PYBIND11_VERSION_MINOR);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 #include <thread>
@@ -103,6 +104,15 @@ std::size_t last_level_cache() {
     return bytes;
 }
 
-const bool roomy_first_cache = cache(0) > 32 << 10;
+std::size_t first_level_cache() {
+    static const std::size_t bytes = [] {
+        const char* given = std::getenv("ONEPASS_FIRST_CACHE");
+        const std::size_t found = given ? std::strtoull(given, nullptr, 10) : cache(0);
+        return found > 0 ? found : std::size_t(32) << 10;
+    }();
+    return bytes;
+}
+
+const bool roomy_first_cache = first_level_cache() > 32 << 10;
 
 }   // namespace onepass

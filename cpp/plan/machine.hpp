@@ -9,6 +9,10 @@ namespace onepass {
 // Bytes of the last-level cache; 8 MiB where nothing tells.
 std::size_t last_level_cache();
 
+// Bytes of a core's first-level cache for data; 32 KiB where nothing tells. ONEPASS_FIRST_CACHE in the environment takes
+// its place, for tests of what other machines do.
+std::size_t first_level_cache();
+
 // Processors that the process may use: its affinity, no more than its cgroup's quota (rounded up).
 int usable_cpus();
 

@@ -139,6 +139,7 @@ def show_config() -> None:
         "openmp": "yes" if build["openmp"] else "no: built single-threaded",
         "threads": f"{get_num_threads()} (of {build['usable_cpus']} processors that the process may use)",
         "isa": f"{isa()} (of {', '.join(available_isas())})",
+        "first-level cache": f"{build['first_level_cache'] / 2**10:g} KiB",
         "last-level cache": f"{build['last_level_cache'] / 2**20:g} MiB",
     }
     width = max(map(len, facts))
