@@ -25,8 +25,9 @@ namespace {
 constexpr int FIRST = 3, SECOND = 2;   // the caches, as __builtin_prefetch has them
 constexpr int ROOMY = 0;               // the first one if it is roomy, else the second
 
-// The way from memory, or its first step, and the second one. (No branch that a compiler sees: it would make two loops of
-// one, or take all addresses before the branch, into registers that there are not; that was slower by a third.)
+// The way from memory, or its first step; and the second one, where there is one. (No branch that a compiler sees: it would
+// make two loops of one, or take all addresses before the branch, into registers that there are not; that was slower by a
+// third.)
 ONEPASS_INLINE void send_first(const void* line) {
 #if defined(__x86_64__)
     __asm__ volatile("cmpb $0, %0\n\tje 1f\n\tprefetcht0 %1\n\tjmp 2f\n1:\tprefetcht1 %1\n2:"
@@ -37,17 +38,17 @@ ONEPASS_INLINE void send_first(const void* line) {
     roomy_first_cache ? __builtin_prefetch(line, 0, FIRST) : __builtin_prefetch(line, 0, SECOND);
 #endif
 }
-// The same; straight, a later line as well, so that each is sent for twice.
-ONEPASS_INLINE void send_first(const void* line, const void* and_later) {
+// The same; straight, a line that comes SENT_SOON as well, so that each is sent for twice.
+ONEPASS_INLINE void send_twice(const void* line) {
+    const char *first = static_cast<const char*>(line), *soon = first + SENT_SOON;
 #if defined(__x86_64__)
     __asm__ volatile("cmpb $0, %0\n\tje 1f\n\tprefetcht0 %1\n\tprefetcht0 %2\n\tjmp 2f\n1:\tprefetcht1 %1\n2:"
                      :
-                     : "qm"(roomy_first_cache), "m"(*static_cast<const char*>(line)),
-                       "m"(*static_cast<const char*>(and_later))
+                     : "qm"(roomy_first_cache), "m"(*first), "m"(*soon)
                      : "cc");
 #else
-    send_first(line);
-    if (roomy_first_cache) __builtin_prefetch(and_later, 0, FIRST);
+    send_first(first);
+    if (roomy_first_cache) __builtin_prefetch(soon, 0, FIRST);
 #endif
 }
 ONEPASS_INLINE void send_second(const void* line) {
@@ -61,7 +62,7 @@ ONEPASS_INLINE void send_second(const void* line) {
 #endif
 }
 
-// STEP elements at a time, which must not be more than a row has. (A chunk is more than the first cache holds.)
+// STEP elements at a time, which must not be more than a row has.
 template <class S, index STEP>
 class Ahead {
     static constexpr index LINE = PACK / index(sizeof(S));   // elements
@@ -110,7 +111,7 @@ ONEPASS_INLINE index behind(index cols, index stride) {
     return stride == cols ? BEHIND<S> : (BEHIND<S> + cols - 1) / cols * stride;
 }
 
-// The lines of n elements, in both steps.
+// The lines of n elements, all of the way from memory.
 template <class S>
 ONEPASS_INLINE void send(const S* later, const S* now, index n) {
 #pragma GCC unroll 8
@@ -141,7 +142,7 @@ struct Shares {
             if (WAY == Way::straight)
                 __builtin_prefetch(later[k] + share, 0, FIRST);
             else if (WAY == Way::twice && WIDTH<Arith<S>> * index(sizeof(S)) == PACK)
-                send_first(later[k] + share, later[k] + share + SOON<S>);
+                send_twice(later[k] + share);
             else
                 send_first(later[k] + share);
             if (WAY == Way::both) send_second(now[k] + i + SOON<S>);

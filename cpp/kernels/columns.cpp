@@ -143,6 +143,7 @@ void moments_of_block(const ColumnsMoments<S>& a) {
         chunk_of_columns<false, true, RANGED, CENTERED>(a, 0, row);
     else
         chunk_of_columns<true, true, RANGED, CENTERED>(a, 0, CHUNK);
+    // (A loop of its own: that is quicker than to ask for each line.)
     if constexpr (!RANGED)
         for (; roomy_first_cache && row + CHUNK <= a.rows; row += CHUNK)
             chunk_of_columns<true, false, false, CENTERED, FIRST>(a, row, CHUNK);

@@ -107,7 +107,7 @@ ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows,
             const index n = WHOLE ? CHUNK : rows, at = later.from(x, j * n);
             send(x + at, x + j * n, n * WIDTH<T>);
             send(dy + at, dy + j * n, n * WIDTH<T>);
-        } else if (WHOLE && later.far) {
+        } else if (WHOLE && later.far) {   // in two steps: of x and dy, a chunk is more than a roomy cache holds, too
             next_x.template step<SECOND>();
             next_dy.template step<SECOND>();
 #pragma GCC unroll 8

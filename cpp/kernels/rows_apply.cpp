@@ -24,8 +24,8 @@ struct ByRow {
 };
 
 // A weight and a bias for every segment of a row. It is read twice: from a cache; or, where results are streamed, from FAR
-// away, and both readings send for all of a later row (rows.cpp says why), one of them twice as far: that which was quicker
-// so, by the way from memory.
+// away, and both readings send for all of a later row (rows.cpp says why), one of them twice as far as the other: straight
+// the second, in two steps the first, as it was quicker.
 template <bool FAR, class S>
 ONEPASS_INLINE void norm_segments(const RowsNorm<S>& a) {
     using T = Arith<S>;
@@ -36,15 +36,16 @@ ONEPASS_INLINE void norm_segments(const RowsNorm<S>& a) {
     for (index row = 0; row < a.rows; ++row) {
         const S* x = a.x + row * a.x_stride;
         const index ahead = a.ahead * a.x_stride;
+        const S *next = x + ahead, *farther = x + 2 * ahead;
         const auto first =
-            sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::both>{{x + (roomy_first_cache ? 1 : 2) * ahead}, 0, {x}});
+            sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::both>{{roomy_first_cache ? next : farther}, 0, {x}});
         const Line<T> line = row_line<true>(a, first, row);
         for (index i = 0; i < segments; ++i) {
             const index from = i * of.segment, channel = (of.first + row) % of.period * segments + i;
             const ByRow<T> affine = {of.weight ? of.weight[channel] : T(1), of.bias ? of.bias[channel] : T(0)};
             const bool more = row + 1 < a.rows || i + 1 < segments;
-            const auto second = sending<FAR>(Plain<S>{x + from},
-                                             Shares<S, 1, 1, Way::half>{{x + (roomy_first_cache ? 2 : 1) * ahead}, from});
+            const auto second =
+                sending<FAR>(Plain<S>{x + from}, Shares<S, 1, 1, Way::half>{{roomy_first_cache ? farther : next}, from});
             apply_row(second, a.y + row * a.y_stride + from, of.segment, line, affine, FAR, joined && more, edge);
         }
     }
