@@ -350,7 +350,7 @@ import numpy as np, onepass as op
 
 x = np.random.default_rng(5).standard_normal((3000, 4096), np.float32)
 dy, double, planes = x[::-1].copy(), x[:1500].astype(np.float64), x.reshape(48, 250, 32, 32)
-weight, bias = x[0], x[1]
+weight, bias, tall = x[0], x[1], x.reshape(-1, 512)
 for isa in op.available_isas():
     op.use_isa(isa)
     digest = hashlib.sha256()
@@ -360,6 +360,7 @@ for isa in op.available_isas():
         op.batch_norm(x, weight, bias, training=True), op.batch_norm_backward(dy, x, weight, training=True),
         op.group_norm(planes, 25, weight[:250], bias[:250]), op.instance_norm(planes, weight[:250], bias[:250]),
         op.batch_norm(planes, training=True, axis=1), op.moments(x, axis=0).mean, op.moments(x, axis=1).mean,
+        op.moments(tall).m2, op.moments(tall.astype(np.float64)).m2, op.batch_norm(tall, training=True),
     ):
         for result in results if isinstance(results, tuple) else (results,):
             digest.update(result)

@@ -1,14 +1,12 @@
-// Columns: the moments of each column of a block of rows in one read, and the columns normalized.
-//
-//   y = (x - mean) * rstd * weight + bias, the statistics an element a column
+// Columns: the moments of each column of a block of rows in one read.
 //
 // Eight rows of one vector of columns are held in registers: their sum and that of their squares, about a pivot near the
-// mean (sums.hpp has the formula). Blocks are merged elsewhere (groups.cpp).
-// Lanes never meet, so the order of additions is that of the rows, whatever the vector's width.
-// Invariant: the cut into blocks and chunks depends on the number of rows alone.
-#include "kernels/ahead.hpp"
-#include "kernels/sums.hpp"
-#include "kernels/write.hpp"
+// mean (sums.hpp has the formula). Or one row after the other is added to sums that stand in arrays. Blocks are merged
+// elsewhere (groups.cpp).
+// Lanes never meet, and the order of additions is that of the rows: those of a chunk, the chunks of COLUMN_BLOCK rows,
+// these of a block; whatever the vector's width, and whichever of the two ways is taken. Invariant: the cut into blocks and
+// chunks depends on the shape alone.
+#include "kernels/row_by_row.hpp"
 #include "simd/half.hpp"
 
 namespace onepass::ONEPASS_ISA {
@@ -42,10 +40,10 @@ ONEPASS_INLINE Sums<Vec<T>> chunk_sums(const S* x, const index* at, index rows, 
         Vec<T> d[CHUNK];
 #pragma GCC unroll 8
         for (int i = 0; i < CHUNK; ++i) d[i] = shift(load(x + at[i], lanes), one);
-        if constexpr (CENTERED) sums.sum = sum8(d);
+        if constexpr (CENTERED) sums.sum = in_order(d);
 #pragma GCC unroll 8
         for (int i = 0; i < CHUNK; ++i) d[i] = d[i] * d[i];
-        sums.squares = sum8(d);
+        sums.squares = in_order(d);
     } else {
         for (index i = 0; i < rows; ++i) {
             const Vec<T> d = shift(load(x + at[i], lanes), one);
@@ -103,6 +101,62 @@ ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows)
     });
 }
 
+// ---- row by row (row_by_row.hpp) ----
+
+// Sums in arrays.
+template <class T>
+struct SumsAt {
+    T *sum, *squares;
+    template <class Lanes>
+    ONEPASS_INLINE Sums<Vec<T>> at(index j, Lanes lanes) const {
+        return {load(sum + j, lanes), load(squares + j, lanes)};
+    }
+    template <class Lanes>
+    ONEPASS_INLINE void put(index j, const Sums<Vec<T>>& sums, Lanes lanes) const {
+        store(sum + j, sums.sum, lanes);
+        store(squares + j, sums.squares, lanes);
+    }
+};
+
+template <Place PLACE, bool CENTERED, class S, class T>
+ONEPASS_INLINE void add_row(const ColumnsMoments<S>& a, index row, SumsAt<T> chunk) {
+    const S *x = a.x + row * a.stride, *later = sent_by_rows(x);
+    const T* pivot = a.pivot;
+    const SumsAt<T> all = {a.low, a.m2};
+    const Vec<T> one = hidden_one<T>();
+    each_vector<T>(to_line(x), a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
+        __builtin_prefetch(later + j, 0, FIRST);
+        Vec<T> d = load(x + j, lanes);
+        if constexpr (CENTERED) d = minus(d, load(pivot + j, lanes), one);
+        Sums<Vec<T>> sums = {d, d * d};
+        if constexpr (PLACE != Place::first) sums = chunk.at(j, lanes) + sums;
+        if constexpr (PLACE == Place::last)
+            all.put(j, all.at(j, lanes) + sums, lanes);
+        else
+            chunk.put(j, sums, lanes);
+    });
+}
+
+// Adds the whole chunks from `row` on.
+template <bool CENTERED, class S>
+__attribute__((noinline)) void add_rows(const ColumnsMoments<S>& a, index row) {
+    using T = Arith<S>;
+    Room<T, 2> room;
+    const SumsAt<T> chunk = {room.abreast(a.x, 0), room.abreast(a.x, 1)};
+    for (; row + CHUNK <= a.rows; row += CHUNK) {
+        add_row<Place::first, CENTERED>(a, row, chunk);
+        for (int i = 1; i + 1 < CHUNK; ++i) add_row<Place::inside, CENTERED>(a, row + i, chunk);
+        add_row<Place::last, CENTERED>(a, row + CHUNK - 1, chunk);
+    }
+}
+
+template <class S>
+ONEPASS_INLINE bool by_rows(const ColumnsMoments<S>& a) {
+    return a.beyond && reads_by_rows<S>(a.cols, a.stride);
+}
+
+// ---- blocks ----
+
 // The sums of some columns become their moments.
 template <class S, class T, class Lanes>
 ONEPASS_INLINE Vec<T> finish_sums(const ColumnsMoments<S>& a, index j, const Sums<Vec<T>>& sums, Lanes lanes) {
@@ -123,32 +177,69 @@ __attribute__((noinline)) void settle(const ColumnsMoments<S>& a) {
         const T* after = RANGED ? a.after + j : nullptr;
         if (!better_pivots(a.pivot + j, a.low + j, a.m2 + j, after, n, T(a.rows))) return;
         const auto shift = shift_at<RANGED, true>(a, j, lanes);
-        Sums<Vec<T>> sums = {};
+        Sums<Vec<T>> sums = {}, part = {};   // of all, and of COLUMN_BLOCK rows
         for (index row = 0; row < a.rows; row += CHUNK) {
             const index rows = a.rows - row < CHUNK ? a.rows - row : CHUNK;
             const Offsets offsets(row, rows, a.stride);
             const auto next = rows == CHUNK ? chunk_sums<true, true>(a.x + j, offsets.at, rows, shift, one, lanes)
                                             : chunk_sums<false, true>(a.x + j, offsets.at, rows, shift, one, lanes);
-            sums = row ? sums + next : next;
+            part = row % COLUMN_BLOCK ? part + next : next;
+            const index end = row + CHUNK;
+            if (end % COLUMN_BLOCK == 0 || end >= a.rows) sums = row < COLUMN_BLOCK ? part : sums + part;
         }
         finish_sums(a, j, sums, lanes);
     });
 }
 
+// Adds all rows from `row` on to sums that stand where mean and M2 will.
 template <bool RANGED, bool CENTERED, class S>
-void moments_of_block(const ColumnsMoments<S>& a) {
-    using T = Arith<S>;
-    index row = a.rows < CHUNK ? a.rows : CHUNK;
-    if (row < CHUNK)
-        chunk_of_columns<false, true, RANGED, CENTERED>(a, 0, row);
-    else
-        chunk_of_columns<true, true, RANGED, CENTERED>(a, 0, CHUNK);
-    // (A loop of its own: that is quicker than to ask for each line.)
-    if constexpr (!RANGED)
+ONEPASS_INLINE void add_chunks(const ColumnsMoments<S>& a, index row) {
+    if constexpr (!RANGED) {
+        if (by_rows(a)) {
+            add_rows<CENTERED>(a, row);
+            row += (a.rows - row) / CHUNK * CHUNK;
+        }
+        // (A loop of its own: that is quicker than to ask for each line.)
         for (; roomy_first_cache && row + CHUNK <= a.rows; row += CHUNK)
             chunk_of_columns<true, false, false, CENTERED, FIRST>(a, row, CHUNK);
+    }
     for (; row + CHUNK <= a.rows; row += CHUNK) chunk_of_columns<true, false, RANGED, CENTERED>(a, row, CHUNK);
     if (row < a.rows) chunk_of_columns<false, false, RANGED, CENTERED>(a, row, a.rows - row);
+}
+
+// Adds a long block's rows behind the first COLUMN_BLOCK: the sums of as many at a time.
+template <bool RANGED, bool CENTERED, class S>
+__attribute__((noinline)) void add_parts(const ColumnsMoments<S>& a) {
+    Room<Arith<S>, 2> room;
+    ColumnsMoments<S> part = a;
+    part.low = room.abreast(a.x, 0);
+    part.m2 = room.abreast(a.x, 1);
+    for (index from = COLUMN_BLOCK; from < a.rows; from += COLUMN_BLOCK) {
+        part.x = a.x + from * a.stride;
+        part.rows = a.rows - from < COLUMN_BLOCK ? a.rows - from : COLUMN_BLOCK;
+        for (index j = 0; j < a.cols; ++j) part.low[j] = part.m2[j] = 0;
+        add_chunks<RANGED, CENTERED>(part, 0);
+        for (index j = 0; j < a.cols; ++j) {
+            a.low[j] += part.low[j];
+            a.m2[j] += part.m2[j];
+        }
+    }
+}
+
+template <bool RANGED, bool CENTERED, class S>
+void moments_of_block(ColumnsMoments<S> a) {
+    using T = Arith<S>;
+    const index rows = a.rows;
+    a.rows = rows < COLUMN_BLOCK ? rows : COLUMN_BLOCK;
+    if (a.rows < CHUNK) {
+        chunk_of_columns<false, true, RANGED, CENTERED>(a, 0, a.rows);
+    } else {
+        if (!RANGED && by_rows(a)) touch_chunk(a.x, a.cols);
+        chunk_of_columns<true, true, RANGED, CENTERED>(a, 0, CHUNK);
+    }
+    add_chunks<RANGED, CENTERED>(a, CHUNK);
+    a.rows = rows;
+    if (rows > COLUMN_BLOCK) add_parts<RANGED, CENTERED>(a);
     if (!CENTERED) return;
     Vec<T> astray = {};
     each_vector<T>(a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
@@ -166,68 +257,9 @@ void columns_moments(const ColumnsMoments<S>& a) {
         a.centered ? moments_of_block<false, true>(a) : moments_of_block<false, false>(a);
 }
 
-// ---- apply ----
-
-enum class Affine { none, bias, column, row };
-
-// By value: what is referred to, any store might change.
-template <Affine AFFINE, bool LOW, bool RANGED, bool APART, bool ACROSS, class S>
-void apply(Apply<S> a) {
-    using T = Arith<S>;
-    const bool joined = rows_join<S>(a.stream, a.cols, a.y_stride);
-    Edge<S> edge;
-    for (index row = 0; row < a.rows; ++row) {
-        const S* x = a.x + row * a.x_stride;
-        const Lines<T> line = a.line;
-        const Vec<T> row_weight = splat(AFFINE == Affine::row ? line.row_weight[row] : T(1));
-        const Vec<T> row_bias = splat(AFFINE == Affine::row ? line.row_bias[row] : T(0));
-        const Shares<S, 1, APART ? 2 : 0, Way::straight> next = {{x + a.x_stride, a.y + (row + 1) * a.y_stride}};
-        const auto source = [&](index j, auto lanes) ONEPASS_FLAT {
-            next.at(j);
-            return load(x + j, lanes);
-        };
-        const auto value = [&](Vec<T> v, index j, auto lanes) ONEPASS_FLAT {
-            if constexpr (RANGED) v = v * load<ACROSS>(line.before + j, lanes);
-            v = v - load<ACROSS>(line.mean + j, lanes);
-            if constexpr (RANGED) v = v * load<ACROSS>(line.after + j, lanes);
-            if constexpr (LOW) v = v - load<ACROSS>(line.low + j, lanes);
-            v = v * load<ACROSS>(line.scale + j, lanes);
-            if constexpr (AFFINE == Affine::column) v = v * load<ACROSS>(line.weight + j, lanes);
-            if constexpr (AFFINE == Affine::column || AFFINE == Affine::bias) v = v + load<ACROSS>(line.bias + j, lanes);
-            if constexpr (AFFINE == Affine::row) v = v * row_weight + row_bias;
-            return v;
-        };
-        S* y = a.y + row * a.y_stride;
-        write_row<T>(y, lead_of(y, line.mean, a.stream), a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge,
-                     Nothing{}, Shares<S, 1, 1, Way::both>{{x + behind<S>(a.cols, a.x_stride)}, 0, {x}});
-    }
-    if (a.stream) stream_fence();
-}
-
-template <Affine AFFINE, class S>
-ONEPASS_INLINE void choose_apply(const Apply<S>& a) {
-    if (a.line.before) return apply<AFFINE, true, true, false, false>(a);
-    int low = 0;   // (a bool would keep the loop from becoming vector code)
-    for (index j = 0; j < a.cols; ++j) low |= a.line.low[j] != 0;
-    if (a.apart) return low ? apply<AFFINE, true, false, true, false>(a) : apply<AFFINE, false, false, true, false>(a);
-    if constexpr (MAY_CROSS<S, Arith<S>>)
-        if (across(a.y, a.y_stride, a.line.mean, a.stream))
-            return low ? apply<AFFINE, true, false, false, true>(a) : apply<AFFINE, false, false, false, true>(a);
-    low ? apply<AFFINE, true, false, false, false>(a) : apply<AFFINE, false, false, false, false>(a);
-}
-
-template <class S>
-void columns_apply(const Apply<S>& a) {
-    if (a.line.row_weight) return choose_apply<Affine::row>(a);
-    if (a.line.weight) return choose_apply<Affine::column>(a);
-    if (a.line.bias) return choose_apply<Affine::bias>(a);
-    choose_apply<Affine::none>(a);
-}
-
 template <class S>
 void add(Kernels<S>& kernels) {
     kernels.columns_moments = columns_moments<S>;
-    kernels.columns_apply = columns_apply<S>;
 }
 
 }   // namespace

@@ -16,6 +16,8 @@ using index = std::ptrdiff_t;
 
 // Rows of a column block: how many rows share one set of partial moments. Part of the result's bits.
 constexpr index COLUMN_BLOCK = 128;
+// Bytes of a row of them that are read at once, as elements of the arithmetic.
+constexpr index COLUMN_TILE = 8192;
 
 // Bytes from what is read to what is sent for, where it comes from memory, or from a cache that is shared: the processor
 // itself looks less far, and stops where pages end. SENT_SOON: what has come half of the way from memory.
@@ -129,7 +131,8 @@ struct RowsMoments {
     bool far;   // x comes from memory, or from a cache that is shared
 };
 
-// The partial moments of a block of at most COLUMN_BLOCK rows, an element a column; the mean is pivot + low.
+// The partial moments of a block of rows of at most COLUMN_TILE columns, an element a column; the mean is pivot + low. Sums
+// of COLUMN_BLOCK rows each are added.
 template <class S>
 struct ColumnsMoments {
     const S* x;
@@ -292,6 +295,7 @@ struct Table {
     void add_rows_apply(Table& table);      \
     void add_rows_backward(Table& table);   \
     void add_columns(Table& table);         \
+    void add_columns_apply(Table& table);   \
     void add_groups(Table& table);          \
     void add_extremes(Table& table);        \
     void add_weighted(Table& table);        \

@@ -45,6 +45,15 @@ ONEPASS_INLINE Sums<T> lane(const Sums<Vector<T, 16>>& a, int i) {
     return {lane(a.sum, i), lane(a.squares, i)};
 }
 
+// Of a whole chunk, in the order in which it lies.
+template <class T>
+ONEPASS_INLINE Vec<T> in_order(const Vec<T> (&d)[CHUNK]) {
+    Vec<T> sum = d[0];
+#pragma GCC unroll 8
+    for (int i = 1; i < CHUNK; ++i) sum = sum + d[i];
+    return sum;
+}
+
 // The pivot of n elements, value(i) for i in 0..n: numbers, or a vector's lanes each for itself.
 template <class T, class Value>
 ONEPASS_INLINE auto first_pivot(index n, const Value& value) {

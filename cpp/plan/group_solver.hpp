@@ -16,6 +16,8 @@
 namespace onepass {
 constexpr index TILE = 1024;        // columns that one task sweeps
 constexpr index GROUP_TILE = 256;   // groups that one task merges and finishes
+constexpr index BLOCKS = 64;        // that rows are cut into, if each then has COLUMN_BLOCK of them at least
+constexpr index LONGEST = 8;        // times COLUMN_BLOCK that a block has at most
 constexpr index FOLDED = 1024;      // columns that folding aims at: rows of a page, which the prefetchers follow
 constexpr index MOST_FOLDS = 128;   // so that the rows left over are at most one block
 constexpr index APPLIED = 1024;     // columns that folding aims at where results are written
@@ -57,7 +59,8 @@ class Solver {
         wide_folds_ = std::max(folds_, applied_folds_);
         rows_ = p.rows / folds_;
         rest_ = p.rows % folds_;
-        blocks_ = ceil_div(rows_, COLUMN_BLOCK);
+        block_ = COLUMN_BLOCK * std::clamp<index>(rows_ / (BLOCKS * COLUMN_BLOCK), 1, LONGEST);
+        blocks_ = ceil_div(rows_, block_);
         ones_ = p.weight || p.bias;
         const index bytes = p.problems * p.rows * width_ * index(sizeof(S));
         beyond_ = moments_send(bytes);
@@ -146,8 +149,8 @@ class Solver {
                                  double(p.span), double(p.span), ranged ? line_.after + from : nullptr, groups_.mean + from,
                                  groups_.low + from, groups_.m2 + from});
             } else {
-                const double last = double(rows_ - (blocks_ - 1) * COLUMN_BLOCK);
-                k.merge_blocks({pivot_ + from, low_ + from, m2_ + from, blocks_, cols_, n, 1, double(COLUMN_BLOCK), last,
+                const double last = double(rows_ - (blocks_ - 1) * block_);
+                k.merge_blocks({pivot_ + from, low_ + from, m2_ + from, blocks_, cols_, n, 1, double(block_), last,
                                 ranged ? wide_.after + from : nullptr, columns_.mean + from, columns_.low + from,
                                 columns_.m2 + from});
             }
@@ -193,15 +196,16 @@ class Solver {
     }
 
     void column_moments(const Team& team, bool ranged) {
-        const index tiles = ceil_div(cols_, TILE), tasks = blocks_ * tiles;
+        // (A whole row, if that is little more: memory likes it better.)
+        const index tile = beyond_ && cols_ * index(sizeof(T)) <= COLUMN_TILE ? cols_ : TILE;
+        const index tiles = ceil_div(cols_, tile), tasks = blocks_ * tiles;
         const auto block = [&](const S* x, index rows, index stride, index from, index n, index at) {
             k.columns_moments({x, rows, n, stride, p.centered, ranged ? wide_.before + from : nullptr,
                                ranged ? wide_.after + from : nullptr, pivot_ + at, low_ + at, m2_ + at, beyond_, far_});
         };
         team.each(tasks, [&](index task) {
-            const index row = task / tiles * COLUMN_BLOCK, from = task % tiles * TILE,
-                        rows = std::min(COLUMN_BLOCK, rows_ - row);
-            const index to = std::min(from + TILE, cols_);
+            const index row = task / tiles * block_, from = task % tiles * tile, rows = std::min(block_, rows_ - row);
+            const index to = std::min(from + tile, cols_);
             // Columns do not meet, so a row of folds that lie apart is taken fold by fold, with the same bits.
             for (index start = from; start < to;) {
                 const index fold = p.x_row == width_ ? 0 : start / width_,
@@ -378,7 +382,7 @@ class Solver {
     const Groups<S>& p;
     const Kernels<S>& k;
     const bool stream_;
-    index width_, folds_, applied_folds_, wide_folds_, cols_, rows_, rest_, blocks_, number_ = 0;
+    index width_, folds_, applied_folds_, wide_folds_, cols_, rows_, rest_, block_, blocks_, number_ = 0;
     bool ones_, expands_, beyond_, far_;
     const S* x_ = nullptr;
     S* y_ = nullptr;
