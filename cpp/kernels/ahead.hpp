@@ -105,10 +105,12 @@ constexpr index CLOSE_BEHIND = SENT_NEAR / index(sizeof(S));
 template <class S>
 constexpr index SOON = SENT_SOON / index(sizeof(S));
 
-// The same, or a little more, where rows may lie apart (pieces of rows do): what lies between them is not sent for.
+// The same for rows of columns, or a little more where they may lie apart (pieces of rows do): what lies between them is
+// not sent for. (No multiple of a page away: rows of pages lie in few sets of the first cache.)
 template <class S>
 ONEPASS_INLINE index behind(index cols, index stride) {
-    return stride == cols ? BEHIND<S> : (BEHIND<S> + cols - 1) / cols * stride;
+    constexpr index LATER = 6144 / index(sizeof(S));
+    return stride == cols ? LATER : (LATER + cols - 1) / cols * stride;
 }
 
 // The lines of n elements, all of the way from memory.

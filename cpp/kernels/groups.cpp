@@ -2,7 +2,8 @@
 //
 //   mean = sum(n_b mean_b) / n,   M2 = sum(M2_b) + sum(n_b (mean_b - mean)^2)
 //
-// which is Chan's formula for many parts at once (Chan, Golub & LeVeque 1979), in double; moments.hpp has the rest.
+// which is Chan's formula for many parts at once (Chan, Golub & LeVeque 1979), in double; moments.hpp has the rest. And for
+// gradients, products = sum(products_b) + sum(sums_b (mean_b - mean)).
 // Invariant: parts are added in the order in which they lie, group by group, so no tile or thread shows in the bits.
 #include "kernels/moments.hpp"
 #include "simd/pack.hpp"
@@ -15,7 +16,8 @@ namespace {
 template <bool RANGED, class T, class A>
 ONEPASS_INLINE void merge_tiles(const Blocks<T, A>& a) {
     constexpr index TILE = 64;
-    const double total = a.count * double(a.blocks - 1) + a.last;
+    const index first_of_lasts = a.blocks - a.lasts;
+    const double total = a.count * double(first_of_lasts) + a.last * double(a.lasts);
     const index step = a.step;
     for (index start = 0; start < a.cols; start += TILE) {
         const index n = a.cols - start < TILE ? a.cols - start : TILE;
@@ -25,7 +27,7 @@ ONEPASS_INLINE void merge_tiles(const Blocks<T, A>& a) {
         // The sum over all blocks b of value(b's elements, their mean counted from the first block's, b's count).
         const auto accumulate = [&](const auto& value) ONEPASS_FLAT {
             for (index b = 0; b < a.blocks; ++b) {
-                const double count = b + 1 < a.blocks ? a.count : a.last;
+                const double count = b < first_of_lasts ? a.count : a.last;
                 const index at = b * a.stride;
                 for (index j = 0; j < n; ++j) {
                     double apart = double(first[at + j * step]) - double(first[j * step]);
@@ -61,6 +63,38 @@ ONEPASS_INLINE void merge_tiles(const Blocks<T, A>& a) {
 template <class T, class A>
 void merge_blocks(const Blocks<T, A>& a) {
     a.after ? merge_tiles<true>(a) : merge_tiles<false>(a);
+}
+
+// Of pieces whose means differ from their cell's.
+template <bool RANGED, class T, class A>
+ONEPASS_INLINE void merge_product_tiles(const Products<T, A>& a) {
+    constexpr index TILE = 64;
+    for (index start = 0; start < a.cols; start += TILE) {
+        const index n = a.cols - start < TILE ? a.cols - start : TILE;
+        const double *mean = a.mean + start, *mean_low = a.mean_low + start;
+        const A* after = RANGED ? a.after + start : nullptr;
+        double sum[TILE] = {}, product[TILE] = {};
+        for (index piece = 0; piece < a.pieces; ++piece) {
+            const index at = piece * a.stride + start;
+            const T *pivot = a.pivot + at, *low = a.low + at, *sum_of = a.sum + at, *product_of = a.product + at;
+            for (index j = 0; j < n; ++j) {
+                double apart = double(pivot[j]) - mean[j];
+                if constexpr (RANGED) apart *= double(after[j]);
+                apart += double(low[j]) - mean_low[j];
+                sum[j] += double(sum_of[j]);
+                product[j] += double(product_of[j]) + double(sum_of[j]) * apart;
+            }
+        }
+        for (index j = 0; j < n; ++j) {
+            a.sum_out[start + j] = sum[j];
+            a.product_out[start + j] = product[j];
+        }
+    }
+}
+
+template <class T, class A>
+void merge_products(const Products<T, A>& a) {
+    a.after ? merge_product_tiles<true>(a) : merge_product_tiles<false>(a);
 }
 
 // Tile by tile through arrays of its own, so that the loops become vector code.
@@ -113,6 +147,8 @@ template <class S>
 void add(Kernels<S>& kernels) {
     kernels.merge_blocks = merge_blocks<Arith<S>, Arith<S>>;
     kernels.merge_moments = merge_blocks<double, Arith<S>>;
+    kernels.merge_products = merge_products<Arith<S>, Arith<S>>;
+    kernels.merge_double_products = merge_products<double, Arith<S>>;
     kernels.finish_groups = finish_groups<Arith<S>>;
 }
 

@@ -144,7 +144,7 @@ struct ColumnsMoments {
 };
 
 // The moments of cols groups from those of `blocks` blocks. Those of a block stand `stride` elements behind the last
-// block's, those of a group `step` elements behind the last group's. Every block counts `count` but the last.
+// block's, those of a group `step` elements behind the last group's. Every block counts `count` but the `lasts` last ones.
 template <class T, class A>
 struct Blocks {
     const T *mean, *low, *m2;
@@ -152,6 +152,18 @@ struct Blocks {
     double count, last;
     const A* after;   // of Range; null: all in range
     double *mean_out, *low_out, *m2_out;
+    index lasts = 1;
+};
+
+// sum(dy) and sum(dy (x - mean)) of cols cells from those of their pieces, which stand one after the other `stride`
+// elements apart; a piece's mean is pivot + low, and mean and mean_low are the cell's.
+template <class T, class A>
+struct Products {
+    const T *pivot, *low, *sum, *product;
+    index pieces, stride, cols;
+    const A* after;   // as Blocks has it
+    const double *mean, *mean_low;
+    double *sum_out, *product_out;
 };
 
 // The lines of cols groups from their moments, and the statistics to return (or null). The result: were all in range?
@@ -260,6 +272,8 @@ struct Kernels {
     void (*columns_apply)(const Apply<S>&);
     void (*merge_blocks)(const Blocks<Arith<S>, Arith<S>>&);
     void (*merge_moments)(const Blocks<double, Arith<S>>&);
+    void (*merge_products)(const Products<Arith<S>, Arith<S>>&);
+    void (*merge_double_products)(const Products<double, Arith<S>>&);
     bool (*finish_groups)(const Finishing<Arith<S>>&);
     void (*rows_extremes)(const Extremes<S>&);
     void (*columns_extremes)(const Extremes<S>&);

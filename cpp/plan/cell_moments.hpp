@@ -55,6 +55,9 @@ struct CellShape {
         return double(block == blocks ? rest : block + 1 < blocks ? COLUMN_BLOCK : last);
     }
 
+    // Whether of all a cell's pieces only those of its last block hold less than the first.
+    bool alike(index of_cell) const { return pieces == 1 || (of_cell == pieces && rest == 0); }
+
     // f(sample, block, channel, n) for this member's share, in the order of memory: runs of n neighbouring channels, or
     // where each has several blocks, one of them.
     template <class F>
@@ -194,34 +197,21 @@ class CellMoments {
         const T* after = ranged ? after_ + row * shape.width + channel : nullptr;
         if (weighted) {
             merge_moments<true>(weighted_.pivot, weighted_.low, weighted_.m2, first, pieces, n, after, cell);
-        } else if (pieces == shape.blocks || shape.pieces == 1) {   // all hold as much but the last
-            const double held = shape.held(0), last = shape.held((pieces - 1) % shape.pieces);
+        } else if (shape.alike(pieces)) {
+            const double held = shape.held(0), last = shape.held(shape.pieces - 1);
+            const index lasts = shape.pieces == 1 ? pieces : shape.folds;
             k.merge_blocks({sums_.pivot + first, sums_.low + first, sums_.m2 + first, pieces, p.channels, n, 1, held, last,
-                            after, mean + cell, low + cell, m2 + cell});
-            std::fill_n(count + cell, n, held * double(pieces - 1) + last);
+                            after, mean + cell, low + cell, m2 + cell, lasts});
+            std::fill_n(count + cell, n, held * double(pieces - lasts) + last * double(lasts));
         } else {
             merge_moments<false>(sums_.pivot, sums_.low, sums_.m2, first, pieces, n, after, cell);
         }
         if (!p.dy) return;
-        if (weighted)
-            merge_products(weighted_, first, pieces, n, after, cell);
-        else
-            merge_products(sums_, first, pieces, n, after, cell);
-    }
-
-    template <class Sums>
-    void merge_products(const Sums& of, index first, index pieces, index n, const T* after, index cell) const {
-        std::fill_n(sum + cell, n, 0.0);
-        std::fill_n(product + cell, n, 0.0);
-        for (index piece = 0; piece < pieces; ++piece) {
-            const index at = first + piece * p.channels;
-            for (index j = 0; j < n; ++j) {
-                const double d = (double(of.pivot[at + j]) - mean[cell + j]) * (after ? double(after[j]) : 1.0) +
-                                 (double(of.low[at + j]) - low[cell + j]);
-                sum[cell + j] += double(of.sum[at + j]);
-                product[cell + j] += double(of.product[at + j]) + double(of.sum[at + j]) * d;
-            }
-        }
+        const auto merge = [&](auto* kernel, const auto& of) {
+            kernel({of.pivot + first, of.low + first, of.sum + first, of.product + first, pieces, p.channels, n, after,
+                    mean + cell, low + cell, sum + cell, product + cell});
+        };
+        weighted ? merge(k.merge_double_products, weighted_) : merge(k.merge_products, sums_);
     }
 
     template <bool COUNTED, class P>

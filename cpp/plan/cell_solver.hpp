@@ -67,10 +67,11 @@ class CellSolver {
             std::fill_n(at_.after + row * shape_.width, shape_.width, T(1));
         });
         if (team.id == 0)
-            for (index i = 0; i < shape_.width; ++i) {
-                weight_[i] = p.weight ? p.weight[i % p.channels] : T(1);
-                bias_[i] = p.bias ? p.bias[i % p.channels] : T(0);
-            }
+            for (index fold = 0; fold < shape_.folds; ++fold)
+                for (index from = fold * p.channels, i = 0; i < p.channels; ++i) {
+                    weight_[from + i] = p.weight ? p.weight[i] : T(1);
+                    bias_[from + i] = p.bias ? p.bias[i] : T(0);
+                }
         team.barrier();
     }
 
