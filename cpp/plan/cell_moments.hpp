@@ -131,11 +131,12 @@ class CellMoments {
 
     void take_columns(const Team& team, bool ranged) const {
         const bool by_element = p.weighing.by_element;
-        const index tiles = ceil_div(shape.width, TILE), tasks = shape.blocks * tiles + (shape.rest ? 1 : 0);
+        const index tile = piece_of(shape.width, p.samples * shape.blocks, team, SHORTEST_TILE, TILE);
+        const index tiles = ceil_div(shape.width, tile), tasks = shape.blocks * tiles + (shape.rest ? 1 : 0);
         team.each(p.samples * tasks, [&](index task) {
             const index sample = task / tasks, block = task % tasks / tiles;
-            index row = block * COLUMN_BLOCK, from = task % tasks % tiles * TILE;
-            index rows = block + 1 < shape.blocks ? COLUMN_BLOCK : shape.last, cols = std::min(TILE, shape.width - from);
+            index row = block * COLUMN_BLOCK, from = task % tasks % tiles * tile;
+            index rows = block + 1 < shape.blocks ? COLUMN_BLOCK : shape.last, cols = std::min(tile, shape.width - from);
             if (block == shape.blocks) {   // what folding left over
                 row = shape.rows;
                 from = 0;

@@ -265,11 +265,12 @@ class CellSolver {
         const index lead = index((0 - reinterpret_cast<std::uintptr_t>(p.y)) % Scratch::LINE / sizeof(S));
         const index size = stream_ && sizeof(T) == 4 ? 2 * GRADIENT_TILE : GRADIENT_TILE;
         const index tiles = shape_.width <= 2 * GRADIENT_TILE ? 1 : ceil_div(shape_.width - lead, size);
-        const index tasks = shape_.blocks * tiles;
+        const index block = piece_of(shape_.rows, p.samples * tiles, team, 1, COLUMN_BLOCK);
+        const index tasks = ceil_div(shape_.rows, block) * tiles;
         // From the end to the beginning: what the moments read last is the likeliest to be in the cache still.
         team.each_backwards(p.samples * tasks, [&](index task) {
-            const index sample = task / tasks, block = task % tasks / tiles, tile = task % tiles;
-            const index row = block * COLUMN_BLOCK, end = block + 1 < shape_.blocks ? row + COLUMN_BLOCK : shape_.rows;
+            const index sample = task / tasks, row = task % tasks / tiles * block, tile = task % tiles;
+            const index end = std::min(row + block, shape_.rows);
             const index from = tile ? lead + tile * size : 0;
             const index to = tile + 1 < tiles ? lead + (tile + 1) * size : shape_.width;
             apply_block(sample, row, end, shape_.width, from, to);

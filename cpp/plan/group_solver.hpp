@@ -9,30 +9,12 @@
 #include "dispatch/dispatch.hpp"
 #include "kernels/moments.hpp"
 #include "plan/beside.hpp"
+#include "plan/cut.hpp"
 #include "plan/groups.hpp"
 #include "plan/scratch.hpp"
 #include "plan/threads.hpp"
 
 namespace onepass {
-constexpr index TILE = 1024;        // columns that one task sweeps
-constexpr index GROUP_TILE = 256;   // groups that one task merges and finishes
-constexpr index BLOCKS = 64;        // that rows are cut into, if each then has COLUMN_BLOCK of them at least
-constexpr index LONGEST = 8;        // times COLUMN_BLOCK that a block has at most
-constexpr index FOLDED = 1024;      // columns that folding aims at: rows of a page, which the prefetchers follow
-constexpr index MOST_FOLDS = 128;   // so that the rows left over are at most one block
-constexpr index APPLIED = 1024;     // columns that folding aims at where results are written
-constexpr index FOLDED_ROWS = 8;    // at least, or folding leaves nothing to reduce
-
-inline constexpr index ceil_div(index a, index b) { return (a + b - 1) / b; }
-
-inline index folds_for(index rows, index width) {
-    if (width >= NARROW) return 1;
-    index folds = 1;
-    while (folds * width % 16 != 0) folds *= 2;
-    while (folds * width < FOLDED) folds *= 2;
-    folds = std::min(folds, MOST_FOLDS);
-    return rows >= folds * FOLDED_ROWS ? folds : 1;
-}
 
 struct Moments3 {
     double *mean = nullptr, *low = nullptr, *m2 = nullptr;
@@ -197,7 +179,8 @@ class Solver {
 
     void column_moments(const Team& team, bool ranged) {
         // (A whole row, if that is little more: memory likes it better.)
-        const index tile = beyond_ && cols_ * index(sizeof(T)) <= COLUMN_TILE ? cols_ : TILE;
+        const index whole = beyond_ && cols_ * index(sizeof(T)) <= COLUMN_TILE ? cols_ : TILE;
+        const index tile = piece_of(cols_, blocks_, team, SHORTEST_TILE, std::max(whole, SHORTEST_TILE));
         const index tiles = ceil_div(cols_, tile), tasks = blocks_ * tiles;
         const auto block = [&](const S* x, index rows, index stride, index from, index n, index at) {
             k.columns_moments({x, rows, n, stride, p.centered, ranged ? wide_.before + from : nullptr,
@@ -337,10 +320,11 @@ class Solver {
         const index body = std::max<index>(cols - lead, 1), line_of_y = Scratch::LINE / index(sizeof(S));
         const index most = stream_ && sizeof(T) == 4 ? 2 * TILE : TILE;
         const index wide = ceil_div(ceil_div(body, ceil_div(body, most + most / 8)), line_of_y) * line_of_y;
-        const index tiles = ceil_div(body, wide), tasks = ceil_div(rows, COLUMN_BLOCK) * tiles;
+        const index tiles = ceil_div(body, wide), block = piece_of(rows, tiles, team, 1, COLUMN_BLOCK);
+        const index tasks = ceil_div(rows, block) * tiles;
         const bool apart = tiles > 1 && !stream_ && beyond_nearer_caches(2 * p.rows * width_ * index(sizeof(S)));
         team.each_backwards(tasks, [&](index task) {
-            const index row = task / tiles * COLUMN_BLOCK, tile = task % tiles;
+            const index row = task / tiles * block, tile = task % tiles;
             const index from = tile ? lead + tile * wide : 0, to = tile + 1 < tiles ? lead + (tile + 1) * wide : cols;
             Lines<T> here = line;
             for (T** array : {&here.mean, &here.low, &here.scale, &here.before, &here.after})
@@ -352,7 +336,7 @@ class Solver {
                 here.row_bias = p.row_bias + row;
             }
             k.columns_apply({x_ + row * folds * p.x_row + from, y_ + row * folds * p.y_row + from,
-                             std::min(COLUMN_BLOCK, rows - row), to - from, folds * p.x_row, folds * p.y_row, here, stream_,
+                             std::min(block, rows - row), to - from, folds * p.x_row, folds * p.y_row, here, stream_,
                              apart});
         });
         if (rest && team.id == 0)
