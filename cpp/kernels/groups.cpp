@@ -62,6 +62,12 @@ ONEPASS_INLINE void merge_tiles(const Blocks<T, A>& a) {
 
 template <class T, class A>
 void merge_blocks(const Blocks<T, A>& a) {
+    if (a.blocks == 1) {
+        for (index j = 0; j < a.cols; ++j) a.mean_out[j] = double(a.mean[j * a.step]);
+        for (index j = 0; j < a.cols; ++j) a.low_out[j] = double(a.low[j * a.step]);
+        for (index j = 0; j < a.cols; ++j) a.m2_out[j] = double(a.m2[j * a.step]);
+        return;
+    }
     a.after ? merge_tiles<true>(a) : merge_tiles<false>(a);
 }
 
@@ -143,8 +149,25 @@ bool finish_groups(const Finishing<T>& a) {
     return a.line.before ? finish_tiles<true>(a) : finish_tiles<false>(a);
 }
 
+// Decided column by column, so that no column has a say in another's bits.
+template <class T>
+bool join_weights(const Joining<T>& a) {
+    constexpr T LEAST = Limits<T>::least_normal, MOST = Limits<T>::most;
+    long apart = 0;
+    for (index j = 0; j < a.cols; ++j) {
+        const T scale = a.scale[j], weight = a.weight[j], product = scale * weight;
+        const T size = product < 0 ? -product : product;
+        const bool joins = ((size >= LEAST) & (size <= MOST)) | (weight == 0) | (scale == 0);
+        a.product[j] = joins ? product : scale;
+        a.weight[j] = joins ? T(1) : weight;
+        apart |= joins ? 0 : 1;
+    }
+    return apart != 0;
+}
+
 template <class S>
 void add(Kernels<S>& kernels) {
+    kernels.join_weights = join_weights<Arith<S>>;
     kernels.merge_blocks = merge_blocks<Arith<S>, Arith<S>>;
     kernels.merge_moments = merge_blocks<double, Arith<S>>;
     kernels.merge_products = merge_products<Arith<S>, Arith<S>>;

@@ -178,6 +178,15 @@ struct Finishing {
     double* scale = nullptr;   // likewise: the line's, before it was rounded
 };
 
+// product = scale * weight, which is weighed no more: weight becomes 1. But where that leaves the range of T, product is
+// the scale, and the weight remains. The result: are there such?
+template <class T>
+struct Joining {
+    index cols;
+    const T* scale;
+    T *weight, *product;
+};
+
 // Weighted moments, an element a column (of at most COLUMN_BLOCK rows), or an element a row. The weight of an element
 // stands at row * weight_row + column * weight_col, weight_col 0 or 1; of rows 1, or 0 where all weigh 1 and NaN is
 // skipped. Elements of weight 0 do not exist, nor does NaN where it is to be skipped. The mean is pivot + low. With a dy
@@ -274,6 +283,7 @@ struct Kernels {
     void (*merge_moments)(const Blocks<double, Arith<S>>&);
     void (*merge_products)(const Products<Arith<S>, Arith<S>>&);
     void (*merge_double_products)(const Products<double, Arith<S>>&);
+    bool (*join_weights)(const Joining<Arith<S>>&);
     bool (*finish_groups)(const Finishing<Arith<S>>&);
     void (*rows_extremes)(const Extremes<S>&);
     void (*columns_extremes)(const Extremes<S>&);

@@ -67,12 +67,14 @@ template <class T>
 struct Limits;
 template <>
 struct Limits<float> {
+    static constexpr float least_normal = __FLT_MIN__, most = __FLT_MAX__;
     static constexpr double huge = 3.4e38, tiny = 0x1p-100, edge = 0x1p-25;
     static constexpr double shrink = 0x1p-80, grow = 0x1p+99;
     static constexpr double negligible = 0x1p+54;   // 1 / (eps / 8)^2
 };
 template <>
 struct Limits<double> {
+    static constexpr double least_normal = __DBL_MIN__, most = __DBL_MAX__;
     static constexpr double huge = 1.79e308, tiny = 0x1p-900, edge = 0x1p-396;
     static constexpr double shrink = 0x1p-600, grow = 0x1p+600;
     static constexpr double negligible = 0x1p+112;

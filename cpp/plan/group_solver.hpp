@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstdint>
 
 #include "dispatch/dispatch.hpp"
@@ -274,20 +273,18 @@ class Solver {
         if (expands_) each_wide(team, [=](index g, index, index at) { to[at] = from[g]; });
     }
 
-    // The weight joins the scale, and is read no more (rows do the same, for they must have the same bits), but where their
-    // product leaves the range of T. That is decided column by column, so that no column has a say in another's bits.
+    // The weight joins the scale, and is read no more: rows do the same, for they must have the same bits.
     void join_weights(const Team& team) {
-        int apart = 0;
         each_wide(team, [&](index g, index column, index at) {
             const index channel = p.weight_a_column ? column : g;
-            const T weight = p.weight ? p.weight[channel] : T(1), scale = line_.scale[g], product = scale * weight;
-            const bool joins = std::isnormal(product) | (weight == 0) | (scale == 0);
-            product_[at] = joins ? product : scale;
-            weight_[at] = joins ? T(1) : weight;
+            weight_[at] = p.weight ? p.weight[channel] : T(1);
             bias_[at] = p.bias ? p.bias[channel] : T(0);
-            apart |= !joins;
         });
-        if (apart) apart_.store(true);
+        const index span = p.by_rows ? 1 : p.span, from = team.from(p.groups) * span, to = team.to(p.groups) * span;
+        for (index fold = 0; fold < wide_folds_; ++fold) {
+            const index at = fold * width_ + from;
+            if (k.join_weights({to - from, wide_.scale + at, weight_ + at, product_ + at})) apart_.store(true);
+        }
     }
 
     void apply(const Team& team, bool ranged) {
