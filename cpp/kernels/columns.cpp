@@ -3,9 +3,10 @@
 // Eight rows of one vector of columns are held in registers: their sum and that of their squares, about a pivot near the
 // mean (sums.hpp has the formula). Or one row after the other is added to sums that stand in arrays. Blocks are merged
 // elsewhere (groups.cpp).
-// Lanes never meet, and the order of additions is that of the rows: those of a chunk, the chunks of COLUMN_BLOCK rows,
-// these of a block; whatever the vector's width, and whichever of the two ways is taken. Invariant: the cut into blocks and
-// chunks depends on the shape alone.
+// Lanes never meet, and additions are in the order of the rows: those of a chunk, the chunks of COLUMN_BLOCK rows, these of
+// a block; whatever the vector's width, and whichever of the two ways is taken.
+//
+// Invariant: the cut into blocks and chunks depends on the shape alone.
 #include "kernels/row_by_row.hpp"
 #include "simd/half.hpp"
 
@@ -191,7 +192,7 @@ __attribute__((noinline)) void settle(const ColumnsMoments<S>& a) {
     });
 }
 
-// Adds all rows from `row` on to sums that stand where mean and M2 will.
+// Adds all rows from `row` on to the sums, which stand where mean and M2 will.
 template <bool RANGED, bool CENTERED, class S>
 ONEPASS_INLINE void add_chunks(const ColumnsMoments<S>& a, index row) {
     if constexpr (!RANGED) {

@@ -2,8 +2,8 @@
 //
 //   mean = sum(n_b mean_b) / n,   M2 = sum(M2_b) + sum(n_b (mean_b - mean)^2)
 //
-// which is Chan's formula for many parts at once (Chan, Golub & LeVeque 1979), in double; moments.hpp has the rest. And for
-// gradients, products = sum(products_b) + sum(sums_b (mean_b - mean)).
+// which is Chan's formula for many parts at once (Chan, Golub & LeVeque 1979), in double; moments.hpp has the rest.
+// Gradients add product = sum(product_b + sum_b (mean_b - mean)).
 // Invariant: parts are added in the order in which they lie, group by group, so no tile or thread shows in the bits.
 #include "kernels/moments.hpp"
 #include "simd/pack.hpp"

@@ -16,7 +16,7 @@ using index = std::ptrdiff_t;
 
 // Rows of a column block: how many rows share one set of partial moments. Part of the result's bits.
 constexpr index COLUMN_BLOCK = 128;
-// Bytes of a row of them that are read at once, as elements of the arithmetic.
+// Bytes that the columns which are summed at once take at most, as elements of the arithmetic.
 constexpr index COLUMN_TILE = 8192;
 
 // Bytes from what is read to what is sent for, where it comes from memory, or from a cache that is shared: the processor
