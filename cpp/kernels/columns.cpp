@@ -96,67 +96,10 @@ ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows)
         if constexpr (OPENS)
             store(a.pivot + j, shift.pivot, lanes);
         else
-            sums = Sums<Vec<T>>{load(a.low + j, lanes), load(a.m2 + j, lanes)} + sums;
-        store(a.low + j, sums.sum, lanes);
-        store(a.m2 + j, sums.squares, lanes);
+            sums = sums_of(a).at(j, lanes) + sums;
+        sums_of(a).put(j, sums, lanes);
     });
 }
-
-// ---- row by row (row_by_row.hpp) ----
-
-// Sums in arrays.
-template <class T>
-struct SumsAt {
-    T *sum, *squares;
-    template <class Lanes>
-    ONEPASS_INLINE Sums<Vec<T>> at(index j, Lanes lanes) const {
-        return {load(sum + j, lanes), load(squares + j, lanes)};
-    }
-    template <class Lanes>
-    ONEPASS_INLINE void put(index j, const Sums<Vec<T>>& sums, Lanes lanes) const {
-        store(sum + j, sums.sum, lanes);
-        store(squares + j, sums.squares, lanes);
-    }
-};
-
-template <Place PLACE, bool CENTERED, class S, class T>
-ONEPASS_INLINE void add_row(const ColumnsMoments<S>& a, index row, SumsAt<T> chunk) {
-    const S *x = a.x + row * a.stride, *later = sent_by_rows(x);
-    const T* pivot = a.pivot;
-    const SumsAt<T> all = {a.low, a.m2};
-    const Vec<T> one = hidden_one<T>();
-    each_vector<T>(to_line(x), a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
-        __builtin_prefetch(later + j, 0, FIRST);
-        Vec<T> d = load(x + j, lanes);
-        if constexpr (CENTERED) d = minus(d, load(pivot + j, lanes), one);
-        Sums<Vec<T>> sums = {d, d * d};
-        if constexpr (PLACE != Place::first) sums = chunk.at(j, lanes) + sums;
-        if constexpr (PLACE == Place::last)
-            all.put(j, all.at(j, lanes) + sums, lanes);
-        else
-            chunk.put(j, sums, lanes);
-    });
-}
-
-// Adds the whole chunks from `row` on.
-template <bool CENTERED, class S>
-__attribute__((noinline)) void add_rows(const ColumnsMoments<S>& a, index row) {
-    using T = Arith<S>;
-    Room<T, 2> room;
-    const SumsAt<T> chunk = {room.abreast(a.x, 0), room.abreast(a.x, 1)};
-    for (; row + CHUNK <= a.rows; row += CHUNK) {
-        add_row<Place::first, CENTERED>(a, row, chunk);
-        for (int i = 1; i + 1 < CHUNK; ++i) add_row<Place::inside, CENTERED>(a, row + i, chunk);
-        add_row<Place::last, CENTERED>(a, row + CHUNK - 1, chunk);
-    }
-}
-
-template <class S>
-ONEPASS_INLINE bool by_rows(const ColumnsMoments<S>& a) {
-    return a.beyond && reads_by_rows<S>(a.cols, a.stride);
-}
-
-// ---- blocks ----
 
 // The sums of some columns become their moments.
 template <class S, class T, class Lanes>
@@ -196,7 +139,7 @@ __attribute__((noinline)) void settle(const ColumnsMoments<S>& a) {
 template <bool RANGED, bool CENTERED, class S>
 ONEPASS_INLINE void add_chunks(const ColumnsMoments<S>& a, index row) {
     if constexpr (!RANGED) {
-        if (by_rows(a)) {
+        if (reads_by_rows(a)) {
             add_rows<CENTERED>(a, row);
             row += (a.rows - row) / CHUNK * CHUNK;
         }
@@ -211,10 +154,11 @@ ONEPASS_INLINE void add_chunks(const ColumnsMoments<S>& a, index row) {
 // Adds a long block's rows behind the first COLUMN_BLOCK: the sums of as many at a time.
 template <bool RANGED, bool CENTERED, class S>
 __attribute__((noinline)) void add_parts(const ColumnsMoments<S>& a) {
-    Room<Arith<S>, 2> room;
+    Room<Arith<S>> room;
+    const SumsAt<Arith<S>> sums = room.abreast(a.x);
     ColumnsMoments<S> part = a;
-    part.low = room.abreast(a.x, 0);
-    part.m2 = room.abreast(a.x, 1);
+    part.low = sums.sum;
+    part.m2 = sums.squares;
     for (index from = COLUMN_BLOCK; from < a.rows; from += COLUMN_BLOCK) {
         part.x = a.x + from * a.stride;
         part.rows = a.rows - from < COLUMN_BLOCK ? a.rows - from : COLUMN_BLOCK;
@@ -235,7 +179,7 @@ void moments_of_block(ColumnsMoments<S> a) {
     if (a.rows < CHUNK) {
         chunk_of_columns<false, true, RANGED, CENTERED>(a, 0, a.rows);
     } else {
-        if (!RANGED && by_rows(a)) touch_chunk(a.x, a.cols);
+        if (!RANGED && reads_by_rows(a)) touch_chunk(a.x, a.cols);
         chunk_of_columns<true, true, RANGED, CENTERED>(a, 0, CHUNK);
     }
     add_chunks<RANGED, CENTERED>(a, CHUNK);
@@ -244,8 +188,7 @@ void moments_of_block(ColumnsMoments<S> a) {
     if (!CENTERED) return;
     Vec<T> astray = {};
     each_vector<T>(a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
-        const Sums<Vec<T>> sums = {load(a.low + j, lanes), load(a.m2 + j, lanes)};
-        astray = greater(finish_sums(a, j, sums, lanes), astray);
+        astray = greater(finish_sums(a, j, sums_of(a).at(j, lanes), lanes), astray);
     });
     if (any_positive(astray)) settle<RANGED>(a);
 }

@@ -14,7 +14,8 @@ namespace onepass {
 
 using index = std::ptrdiff_t;
 
-// Rows of a column block: how many rows share one set of partial moments. Part of the result's bits.
+// Rows of columns whose sums are taken at once: a block, which shares one set of partial moments, has as many, or where
+// there are many rows some times as many. Part of the result's bits.
 constexpr index COLUMN_BLOCK = 128;
 // Bytes that the columns which are summed at once take at most, as elements of the arithmetic.
 constexpr index COLUMN_TILE = 8192;

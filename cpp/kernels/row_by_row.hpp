@@ -4,7 +4,7 @@
 //
 // Rows that are read side by side (ahead.hpp) are streams that end with each page; one row behind the other is a single
 // one, and memory likes that best. But what registers hold there stands in arrays here, and for each vector that is read
-// some are stored: memory leaves time for that, a cache does not.
+// two are stored: memory leaves time for that, a cache does not.
 //
 // Invariant: the order of additions is that of chunks in registers (in_order, sums.hpp).
 #pragma once
@@ -15,14 +15,48 @@
 namespace onepass::ONEPASS_ISA {
 namespace {
 
-enum class Place { first, inside, last };   // of a row in its chunk
+// Sums in arrays.
+template <class T>
+struct SumsAt {
+    T *sum, *squares;
+    template <class Lanes>
+    ONEPASS_INLINE Sums<Vec<T>> at(index j, Lanes lanes) const {
+        return {load(sum + j, lanes), load(squares + j, lanes)};
+    }
+    template <class Lanes>
+    ONEPASS_INLINE void put(index j, const Sums<Vec<T>>& sums, Lanes lanes) const {
+        store(sum + j, sums.sum, lanes);
+        store(squares + j, sums.squares, lanes);
+    }
+};
 
-// Whether rows that come from memory are read like this: on a roomy machine; if vectors are wide enough and nothing is
-// converted, or computing takes longer; and if rows lie end to end, in the same place within cache lines.
+// Those of all rows stand where mean and M2 will.
 template <class S>
-ONEPASS_INLINE bool reads_by_rows(index cols, index stride) {
-    return NATIVE > 16 && sizeof(S) == sizeof(Arith<S>) && roomy_first_cache && stride == cols &&
-           stride * index(sizeof(S)) % PACK == 0;
+ONEPASS_INLINE SumsAt<Arith<S>> sums_of(const ColumnsMoments<S>& a) {
+    return {a.low, a.m2};
+}
+
+// Room for the sums of a tile, which lie in a page where x does: no load of x is shortly behind a store to them.
+template <class T>
+class Room {
+  public:
+    ONEPASS_INLINE SumsAt<T> abreast(const void* x) { return {abreast(x, arrays_[0]), abreast(x, arrays_[1])}; }
+
+  private:
+    static constexpr index PAGE = 4096;   // bytes
+    ONEPASS_INLINE static T* abreast(const void* x, T* array) {
+        const auto from = reinterpret_cast<std::uintptr_t>(array), to = reinterpret_cast<std::uintptr_t>(x);
+        return array + (to - from) % PAGE / sizeof(T);
+    }
+    alignas(PACK) T arrays_[2][(COLUMN_TILE + PAGE) / index(sizeof(T))];
+};
+
+// Whether rows are read like this: where they come from memory, on a roomy machine; if vectors are wide enough and nothing
+// is converted, or computing takes longer; and if rows lie end to end, in the same place within cache lines.
+template <class S>
+ONEPASS_INLINE bool reads_by_rows(const ColumnsMoments<S>& a) {
+    return NATIVE > 16 && sizeof(S) == sizeof(Arith<S>) && roomy_first_cache && a.beyond && a.stride == a.cols &&
+           a.stride * index(sizeof(S)) % PACK == 0;
 }
 
 // What is sent for while a row is read. (No multiple of a page away: rows of pages, and the sums, lie in few sets of the
@@ -35,19 +69,38 @@ ONEPASS_INLINE const S* sent_by_rows(const S* row) {
     return later;
 }
 
-// Room for N arrays of a tile's sums, which lie in a page where x does: no load of x is shortly behind a store to them.
-template <class T, int N>
-class Room {
-  public:
-    ONEPASS_INLINE T* abreast(const void* x, int number) {
-        const auto from = reinterpret_cast<std::uintptr_t>(arrays_[number]), to = reinterpret_cast<std::uintptr_t>(x);
-        return arrays_[number] + (to - from) % PAGE / sizeof(T);
-    }
+enum class Place { first, inside, last };   // of a row in its chunk
 
-  private:
-    static constexpr index PAGE = 4096;   // bytes
-    alignas(PACK) T arrays_[N][(COLUMN_TILE + PAGE) / index(sizeof(T))];
-};
+template <Place PLACE, bool CENTERED, class S, class T>
+ONEPASS_INLINE void add_row(const ColumnsMoments<S>& a, index row, SumsAt<T> chunk) {
+    const S *x = a.x + row * a.stride, *later = sent_by_rows(x);
+    const T* pivot = a.pivot;
+    const SumsAt<T> all = sums_of(a);
+    const Vec<T> one = hidden_one<T>();
+    each_vector<T>(to_line(x), a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
+        __builtin_prefetch(later + j, 0, FIRST);
+        Vec<T> d = load(x + j, lanes);
+        if constexpr (CENTERED) d = minus(d, load(pivot + j, lanes), one);
+        Sums<Vec<T>> sums = {d, d * d};
+        if constexpr (PLACE != Place::first) sums = chunk.at(j, lanes) + sums;
+        if constexpr (PLACE == Place::last)
+            all.put(j, all.at(j, lanes) + sums, lanes);
+        else
+            chunk.put(j, sums, lanes);
+    });
+}
+
+// Adds the whole chunks from `row` on.
+template <bool CENTERED, class S>
+__attribute__((noinline)) void add_rows(const ColumnsMoments<S>& a, index row) {
+    Room<Arith<S>> room;
+    const SumsAt<Arith<S>> chunk = room.abreast(a.x);
+    for (; row + CHUNK <= a.rows; row += CHUNK) {
+        add_row<Place::first, CENTERED>(a, row, chunk);
+        for (int i = 1; i + 1 < CHUNK; ++i) add_row<Place::inside, CENTERED>(a, row + i, chunk);
+        add_row<Place::last, CENTERED>(a, row + CHUNK - 1, chunk);
+    }
+}
 
 // Pivots are means of a block's first rows, which have to be read side by side: first of all as they lie.
 template <class S>

@@ -21,6 +21,8 @@ constexpr index MOST_FOLDS = 128;   // so that the rows left over are at most on
 constexpr index APPLIED = 1024;     // columns that folding aims at where results are written
 constexpr index FOLDED_ROWS = 8;    // at least, or folding leaves nothing to reduce
 
+static_assert(TILE * index(sizeof(double)) <= COLUMN_TILE, "columns_moments has room for a tile");
+
 inline constexpr index ceil_div(index a, index b) { return (a + b - 1) / b; }
 
 // How many of n things a task has, if `parts` tasks share the others: all, unless members of the team would have none; but
