@@ -12,10 +12,13 @@
 
 namespace onepass {
 
-// From half of the last-level cache on, and with one thread from a quarter: others use it, too, and who asks for less gets
-// a smaller share. What crowds it costs twice the time of what goes past it.
-bool streams(const void* x, const void* y, index bytes, int threads) {
-    return x != y && static_cast<std::size_t>(bytes) > last_level_cache() / (threads == 1 ? 4 : 2);
+// Others use the last-level cache, too, and who asks for less gets a smaller share, so one thread alone may have less of
+// it. What crowds it costs twice the time of what goes past it; and so does what goes past it needlessly, unless there is
+// arithmetic to wait for. (As measured where the first cache is small, and where it is roomy.)
+index kept_in_caches(int threads, bool computes) {
+    const bool more = roomy_first_cache && !computes;
+    const index sixteenths = threads == 1 ? (more ? 7 : 4) : more ? 12 : 8;
+    return static_cast<index>(last_level_cache()) / 16 * sixteenths;
 }
 
 bool beyond_nearer_caches(index bytes) { return static_cast<std::size_t>(bytes) > last_level_cache() / 4; }

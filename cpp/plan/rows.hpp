@@ -30,8 +30,15 @@ struct Rows {
 template <class S>
 void solve(const Rows<S>& problem);
 
+// How many bytes a source and its result may have together to be left in the caches; `computes`: for longer than memory
+// takes.
+index kept_in_caches(int threads, bool computes);
+
 // Whether a result should bypass the caches: it and its source do not fit in them, and it is not written over its source.
-bool streams(const void* x, const void* y, index bytes, int threads);
+template <class S>
+bool streams(const S* x, const S* y, index bytes, int threads) {
+    return x != y && bytes > kept_in_caches(threads, sizeof(S) != sizeof(Arith<S>));
+}
 
 // Whether so many bytes are more than the nearer caches hold, or all of them.
 bool beyond_nearer_caches(index bytes);

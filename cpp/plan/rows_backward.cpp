@@ -68,8 +68,8 @@ void solve(const RowGradients<S>& given) {
 
     const Kernels<S>& k = kernels<S>();
     const index bytes = 3 * p.view.elements() * index(sizeof(S)), tiles = (cols + TILE - 1) / TILE;
-    // (Three arrays crowd a cache sooner than two: from a quarter of it on, however many threads there are.)
-    const bool stream = streams(p.x, p.dx, bytes, 1), far = stream && beyond_caches(bytes);
+    // (Three arrays crowd a cache sooner than two: as little of it as can be, however many threads there are.)
+    const bool stream = p.x != p.dx && bytes > kept_in_caches(1, true), far = stream && beyond_caches(bytes);
     run_team(static_cast<int>(std::min<index>(threads_for(bytes), blocks)), [&](const Team& team) {
         team.each(blocks, [&](index block) {
             add_block(p, sums, block, block * size, std::min(rows, (block + 1) * size), stream, far);
