@@ -38,6 +38,13 @@ ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {
            (!FAR || (a.far && !roomy_first_cache && NATIVE == 64 && sizeof(S) > 2 && a.y_stride % Edge<S>::LINE == 0));
 }
 
+// Whether moments send for what they read. Where loops have narrower vectors, and what they send for goes straight into the
+// first cache, that takes longer than it spares, but from memory.
+template <bool FAR, class S>
+ONEPASS_INLINE bool sends(const RowsNorm<S>& a) {
+    return NATIVE == 64 || !roomy_first_cache || (FAR && a.far);
+}
+
 // Where rows come from, to be read twice each: from a cache; or, where results are streamed, from FAR away. Both readings
 // send for all of a later row there, the second one twice as far: what is sent for while all places for what is underway
 // are taken is lost, and moments are taken quicker than memory is. From a cache that is shared the first sends for all of
@@ -48,7 +55,7 @@ struct Reader {
     index ahead = a.x_stride * (bands<FAR>(a) && a.ahead < BAND<FAR> ? BAND<FAR> : a.ahead);
     ONEPASS_INLINE Line<Arith<S>> line(index row) const {
         if constexpr (!FAR)
-            if (a.beyond) return row_line(a, sending<true>(source(row, 0, 0), whole(row)), row);
+            if (a.beyond && sends<FAR>(a)) return row_line(a, sending<true>(source(row, 0, 0), whole(row)), row);
         return row_line(a, source(row, 0, ahead), row);
     }
     ONEPASS_INLINE auto second(index row, index from = 0) const { return source(row, from, 2 * ahead); }
@@ -174,7 +181,7 @@ ONEPASS_INLINE Line<Arith<S>> interleave(const RowsNorm<S>& a, bool joined, Edge
 // away x is: as many rows as are joined take room in the caches twice, for x and for y.
 template <class S, bool FAR>
 constexpr index narrow_row(bool centered, bool beyond) {   // bytes
-    if (NATIVE < 64) return 4096;
+    if (NATIVE < 64) return 8191;                          // (wide ones are more)
     constexpr bool HALF = sizeof(S) == 2;
     if (FAR) return HALF && centered ? 512 : 256;
     return HALF ? 2048 : !centered ? 512 : beyond ? 1024 : 1536;
@@ -185,6 +192,19 @@ ONEPASS_INLINE bool narrow(const RowsNorm<S>& a) {
            a.cols * index(sizeof(S)) <= narrow_row<S, FAR>(a.centered, a.beyond);
 }
 
+// (A call where registers are few: its loops take up to 1.6 times as long as a part of something larger.)
+template <bool SENT, bool CENTERED, bool FAR, class S>
+#if defined(__AVX512F__)
+ONEPASS_INLINE
+#else
+__attribute__((noinline))
+#endif
+    void lines_of_narrow(const Reader<S, FAR>& of, index row, Line<Arith<S>> (&lines)[SIDE]) {
+    const RowsNorm<S>& a = of.a;
+    const auto source_of = [&](index i) ONEPASS_FLAT { return sending<SENT>(Plain<S>{a.x + i * a.x_stride}, of.whole(i)); };
+    narrow_lines<CENTERED>(a, row, source_of, lines);
+}
+
 // All but the last rows, fewer than SIDE; the result is the first of them.
 template <bool FAR, bool CENTERED, class S, class AffineOfRow>
 __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, bool joined, Edge<S>& edge, AffineOfRow affine_of) {
@@ -193,9 +213,8 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, bool joine
     index row = 0;
     for (; row + SIDE <= a.rows; row += SIDE) {
         Line<Arith<S>> lines[SIDE];
-        narrow_lines<CENTERED>(
-            a, row, [&](index i) ONEPASS_FLAT { return sending<true>(Plain<S>{a.x + i * a.x_stride}, reader.whole(i)); },
-            lines);
+        sends<FAR>(a) ? lines_of_narrow<true, CENTERED>(reader, row, lines)
+                      : lines_of_narrow<false, CENTERED>(reader, row, lines);
         for (index i = 0; i < SIDE; ++i)
             apply_row(Plain<S>{a.x + (row + i) * a.x_stride}, a.y + (row + i) * a.y_stride, a.cols, lines[i],
                       affine_of(row + i), FAR, joined && row + i + 1 < a.rows, edge);
@@ -225,7 +244,8 @@ ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
     } else if (bands<FAR>(a)) {
         for (; row < a.rows; row += BAND<FAR>) {
             const index rows = a.rows - row < BAND<FAR> ? a.rows - row : BAND<FAR>;
-            a.beyond ? norm_band<FAR, !FAR>(a, row, rows, affine_at) : norm_band<FAR, false>(a, row, rows, affine_at);
+            a.beyond && !roomy_first_cache ? norm_band<FAR, !FAR>(a, row, rows, affine_at)
+                                           : norm_band<FAR, false>(a, row, rows, affine_at);
         }
     }
     for (; row < a.rows; ++row) {
