@@ -74,31 +74,43 @@ struct LaneSums {
     Vec<T> g[PARTS] = {}, gx[PARTS] = {};
 };
 
-// Of the columns start..end of a row.
+// Of the columns start..end of a row. Each chunk by itself, in the order in which it lies: one chain of additions for all
+// of a row would take longer than to read it.
 template <bool SHARED, bool CENTERED, bool LOW, bool RANGED, class S>
 ONEPASS_INLINE LaneSums<Arith<S>> sum_lanes_of(const RowsBackward<S>& a, index row, index start, index end,
                                                const Line<Arith<S>>& line, Arith<S> scaled_down) {
     using T = Arith<S>;
+    constexpr index STEP = CHUNK * LANES<T>;
     const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
     const Normalized<CENTERED, LOW, RANGED, T> normalized(line);
     const Vec<T> down = splat(scaled_down);
     const auto later = sent_for<SHARED, 1>(a, row);
-    LaneSums<T> sums;
-    const auto add = [&](index i, int part, auto lanes) ONEPASS_FLAT {
+    const auto add = [&](index i, Vec<T>& sum, Vec<T>& product, auto lanes) ONEPASS_FLAT {
         later.at(i);
         const Vec<T> xhat = normalized(load(x + i, lanes));
         Vec<T> g = load(dy + i, lanes);
         if constexpr (RANGED) g = g * down;
         g = g * load(a.weight + i, lanes);
-        if constexpr (CENTERED) sums.g[part] = sums.g[part] + g;
-        sums.gx[part] = sums.gx[part] + g * xhat;
+        if constexpr (CENTERED) sum = sum + g;
+        product = product + g * xhat;
     };
+    LaneSums<T> sums;
     index i = start;
+    for (; i + STEP <= end; i += STEP)
+#pragma GCC unroll 4
+        for (int part = 0; part < PARTS; ++part) {
+            Vec<T> sum = {}, product = {};
+#pragma GCC unroll 8
+            for (int k = 0; k < CHUNK; ++k) add(i + k * LANES<T> + part * WIDTH<T>, sum, product, All{});
+            if constexpr (CENTERED) sums.g[part] = sums.g[part] + sum;
+            sums.gx[part] = sums.gx[part] + product;
+        }
     for (; i + LANES<T> <= end; i += LANES<T>)
 #pragma GCC unroll 4
-        for (int part = 0; part < PARTS; ++part) add(i + part * WIDTH<T>, part, All{});
+        for (int part = 0; part < PARTS; ++part) add(i + part * WIDTH<T>, sums.g[part], sums.gx[part], All{});
     if (i < end)
-        for (int part = 0; part < PARTS; ++part) add(i + part * WIDTH<T>, part, First{end - i - part * WIDTH<T>});
+        for (int part = 0; part < PARTS; ++part)
+            add(i + part * WIDTH<T>, sums.g[part], sums.gx[part], First{end - i - part * WIDTH<T>});
     return sums;
 }
 
@@ -117,6 +129,16 @@ ONEPASS_INLINE void sum_row(const RowsBackward<S>& a, index row, Gradient<Arith<
     of.c1 = T(g / double(a.cols));
     of.c2 = T(gx / double(a.cols));
 }
+
+// How dx is written.
+template <class S, bool HALF = sizeof(S) == 2>
+struct Pieces {
+    typedef OneByOne type;
+};
+template <class S>
+struct Pieces<S, true> {
+    typedef Nothing type;
+};
 
 template <bool SHARED, bool CENTERED, bool LOW, bool RANGED, class S>
 ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient<Arith<S>>& of, Edge<S>& edge) {
@@ -144,7 +166,8 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
     };
     const bool stream = SHARED || a.stream, joined = row + 1 < a.rows && rows_join<S>(stream, a.cols, a.dx_stride);
     S* dx = a.dx + row * a.dx_stride;
-    write_row<T>(dx, lead_of(dx, dweight, stream), a.cols, source, value, stream, joined, edge);
+    typename Pieces<S>::type pieces;
+    write_row<T>(dx, lead_of(dx, dweight, stream), a.cols, source, value, stream, joined, edge, pieces);
 }
 
 template <class T>
