@@ -181,7 +181,7 @@ ONEPASS_INLINE Line<Arith<S>> interleave(const RowsNorm<S>& a, bool joined, Edge
 // away x is: as many rows as are joined take room in the caches twice, for x and for y.
 template <class S, bool FAR>
 constexpr index narrow_row(bool centered, bool beyond) {   // bytes
-    if (NATIVE < 64) return 8191;                          // (wide ones are more)
+    if (NATIVE < 64) return (8 << 10) - 1;
     constexpr bool HALF = sizeof(S) == 2;
     if (FAR) return HALF && centered ? 512 : 256;
     return HALF ? 2048 : !centered ? 512 : beyond ? 1024 : 1536;

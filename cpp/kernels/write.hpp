@@ -74,24 +74,22 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
 
 // Where there is something else to do meanwhile, a piece of it comes between the values of each burst and their stores: so
 // there is always work that waits for nothing, and conversions, which take long, have begun before it.
-struct Nothing {
-    typedef Nans<true> Written;   // what is written meanwhile may have any
+// Or there is nothing; then values that store for themselves while they are computed, as a gradient's do, are quicker
+// without BURSTS. (Not in 16 bits, of which two vectors are one store.)
+template <bool BURSTS>
+struct Alone {
+    typedef Nans<true> Written;   // what is written may have any
     ONEPASS_INLINE void at(index) const {}
 };
-// No bursts: values that store for themselves while they are computed, as a gradient's do, are quicker one by one. (Not in
-// 16 bits, of which two vectors are one store.)
-struct OneByOne : Nothing {};
+typedef Alone<true> Nothing;
 template <class Meanwhile>
 ONEPASS_INLINE auto nans_written(const Meanwhile&) {
     return typename Meanwhile::Written();
 }
-template <class T, class Source, class Value, class Put>
-ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, const Value& value, const Put& put, Nothing&) {
-    return write_bursts<T>(i, end, source, value, put);
-}
-template <class T, class Source, class Value, class Put>
-ONEPASS_INLINE index write_bursts(index i, index, const Source&, const Value&, const Put&, OneByOne&) {
-    return i;
+template <class T, class Source, class Value, class Put, bool BURSTS>
+ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, const Value& value, const Put& put,
+                                  Alone<BURSTS>&) {
+    return BURSTS ? write_bursts<T>(i, end, source, value, put) : i;
 }
 template <class T, class Source, class Value, class Put, class Meanwhile>
 ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, const Value& value, const Put& put,

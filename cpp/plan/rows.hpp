@@ -36,8 +36,8 @@ index kept_in_caches(int threads, bool computes);
 
 // Whether a result should bypass the caches: it and its source do not fit in them, and it is not written over its source.
 template <class S>
-bool streams(const S* x, const S* y, index bytes, int threads) {
-    return x != y && bytes > kept_in_caches(threads, sizeof(S) != sizeof(Arith<S>));
+bool streams(const S* x, const S* y, index bytes, int threads, bool computes = sizeof(S) != sizeof(Arith<S>)) {
+    return x != y && bytes > kept_in_caches(threads, computes);
 }
 
 // Whether so many bytes are more than the nearer caches hold, or all of them.

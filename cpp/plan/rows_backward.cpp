@@ -69,7 +69,7 @@ void solve(const RowGradients<S>& given) {
     const Kernels<S>& k = kernels<S>();
     const index bytes = 3 * p.view.elements() * index(sizeof(S)), tiles = (cols + TILE - 1) / TILE;
     // (Three arrays crowd a cache sooner than two: as little of it as can be, however many threads there are.)
-    const bool stream = p.x != p.dx && bytes > kept_in_caches(1, true), far = stream && beyond_caches(bytes);
+    const bool stream = streams(p.x, p.dx, bytes, 1, true), far = stream && beyond_caches(bytes);
     run_team(static_cast<int>(std::min<index>(threads_for(bytes), blocks)), [&](const Team& team) {
         team.each(blocks, [&](index block) {
             add_block(p, sums, block, block * size, std::min(rows, (block + 1) * size), stream, far);
