@@ -69,24 +69,71 @@ def test_results_are_rounded_to_nearest_even(half, each_isa):
     assert_identical(y, np.tile(ref.rounded(weight, half), (2, 1)))
 
 
+LONG_NANS = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00001, 0x7F800001, 0xFFC0FFFF, 0x7FFF8000], np.uint32)
+# What takes float32 beside 16 bits, by name: call(x, **given) is to have a NaN in each column whose parameter is one.
+TAKES = [
+    *[("layer_norm", op.layer_norm, array) for array in ("weight", "bias")],
+    *[("add_layer_norm", lambda x, **given: op.add_layer_norm(x, x, **given)[0], array) for array in ("weight", "bias")],
+    ("rms_norm", op.rms_norm, "weight"),
+    ("layer_norm of an axis", lambda x, **given: op.layer_norm(x.T.copy(), axis=0, **given).T, "weight"),
+    *[("batch_norm", lambda x, **given: op.batch_norm(x, training=True, **given), array) for array in ("weight", "bias")],
+    *[("group_norm", lambda x, **given: op.group_norm(x, 1, **given), array) for array in ("weight", "bias")],
+    *[
+        ("inference", lambda x, **given: op.batch_norm(x, **{**inference_of(x), **given}), array)
+        for array in ("weight", "bias", "running_mean", "running_var")
+    ],
+    ("batch_norm_backward", lambda x, **given: op.batch_norm_backward(x, x, training=True, **given)[0], "weight"),
+    *[
+        (
+            "inference_backward",
+            lambda x, **given: op.batch_norm_backward(x, x, training=False, **{**inference_of(x), **given})[0],
+            array,
+        )
+        for array in ("weight", "running_var")
+    ],
+]  # fmt: skip
+
+
+def inference_of(x):
+    return {"running_mean": np.zeros(x.shape[1], F32), "running_var": np.ones(x.shape[1], F32)}
+
+
 @pytest.mark.parametrize("shape", [(2, 1000), (40, 1000), (40, 987), (40, 3000), (40, 64)])
-@pytest.mark.parametrize("array", ["weight", "bias"])
-@pytest.mark.parametrize("norm", ["layer_norm", "add_layer_norm", "batch_norm"])
-def test_no_number_of_a_nan(norm, array, shape, half, each_isa):
+@pytest.mark.parametrize(
+    ("name", "call", "array"), TAKES, ids=lambda given: given if isinstance(given, str) else ""
+)
+def test_no_number_of_a_nan(name, call, array, shape, half, each_isa):
     """A float32 NaN stays one, whatever is in the half that rounding drops."""
     x = np.random.default_rng(2).standard_normal(shape, F32).astype(half)
-    bits = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00001, 0x7F800001, 0xFFC0FFFF, 0x7FFF8000], np.uint32)
-    at = np.linspace(0, shape[1] - 1, bits.size).astype(int)
+    at = np.linspace(0, shape[1] - 1, LONG_NANS.size).astype(int)
     given = {array: np.ones(shape[1], F32)}
-    given[array][at] = bits.view(F32)
-    y = {
-        "layer_norm": op.layer_norm,
-        "add_layer_norm": lambda x, **given: op.add_layer_norm(x, x, **given)[0],
-        "batch_norm": lambda x, **given: op.batch_norm(x, training=True, **given),
-    }[norm](x, **given)
+    given[array][at] = LONG_NANS.view(F32)
+    before = given[array].copy()
+    y = np.ascontiguousarray(call(x, **given))
     expected = np.zeros(shape, bool)
     expected[:, at] = True
     assert np.array_equal(is_nan(y), expected)
+    assert given[array].tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize(
+    "call", [op.layer_norm_backward, op.rms_norm_backward], ids=["layer_norm", "rms_norm"]
+)
+def test_no_number_of_a_nan_in_a_row(call, half, each_isa):
+    """A gradient's c1 and c2 are of all of a row's weights, and one NaN among them makes NaN of all of dx."""
+    x = np.random.default_rng(2).standard_normal((40, 300), F32).astype(half)
+    for bits in LONG_NANS:
+        weight = np.ones(300, F32)
+        weight.view(np.uint32)[7] = bits
+        assert is_nan(call(x, x, weight)[0]).all()
+
+
+@pytest.mark.parametrize("bits", [0x7FFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF, 0x7FF8000080000000])
+def test_no_number_of_a_nan_for_eps(bits, half, each_isa):
+    eps = np.uint64(bits).view(np.float64)
+    x = np.random.default_rng(2).standard_normal((40, 300), F32).astype(half)
+    assert is_nan(op.layer_norm(x, eps=eps)).all()
+    assert is_nan(op.batch_norm(x, training=True, eps=eps)).all()
 
 
 ADDS = [

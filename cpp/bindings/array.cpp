@@ -1,6 +1,9 @@
 #include "bindings/array.hpp"
 
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "dispatch/dispatch.hpp"
 #include "plan/move.hpp"
@@ -202,10 +205,29 @@ Array input_dy(py::handle object, const Array& x) {
     return dy;
 }
 
-Array in_arithmetic(const Array& array) {
+namespace {
+
+// The bits of a NaN that has something in its lower half.
+bool long_nan(std::uint32_t bits) { return (bits & 0x7fffffff) > 0x7f800000 && (bits & 0xffff) != 0; }
+
+// The array, or a copy whose NaN have nothing there, and are quiet.
+Array with_short_nans(const Array& array) {
+    const auto* bits = array.as<const std::uint32_t>();
+    bool any = false;
+    for (index i = 0; i < array.size; ++i) any |= long_nan(bits[i]);
+    if (!any) return array;
+    const Array copy = copied(array);
+    std::transform(bits, bits + array.size, copy.as<std::uint32_t>(),
+                   [](std::uint32_t of) { return long_nan(of) ? (of & 0xffff0000) | 0x400000 : of; });
+    return copy;
+}
+
+}   // namespace
+
+Array in_arithmetic(const Array& array, Dtype dtype) {
     if (!array) return array;
     const Array dense = contiguous_copy(array);
-    if (!is_half(dense.dtype)) return dense;
+    if (!is_half(dense.dtype)) return dtype == Dtype::bf16 ? with_short_nans(dense) : dense;
     const Array wide = fresh(Dtype::f32, dense.ndim, dense.shape);
     visit(dense.dtype, [&](auto* type) {
         using S = std::remove_pointer_t<decltype(type)>;
@@ -275,7 +297,7 @@ double real(const char* name, py::handle object) {
         PyErr_Clear();
         throw py::type_error(std::string(name) + " is " + type_name(object) + "; expected a real number");
     }
-    return value;
+    return value == value ? value : std::numeric_limits<double>::quiet_NaN();   // (as in_arithmetic() has them)
 }
 
 index integer(const char* name, py::handle object, const char* expected) {

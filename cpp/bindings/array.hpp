@@ -84,8 +84,9 @@ void require_dtype(const char* name, const Array& array, Dtype dtype);
 
 // A weight or a bias, or None: x's dtype, or float32 where x has 16 bits; `what` says whose shape it must have.
 Array input_weight(const char* name, py::handle object, const Array& x, int ndim, const index* shape, const char* what);
-// The same contiguous, and in the dtype of the arithmetic.
-Array in_arithmetic(const Array& array);
+// The same contiguous, and in the dtype of the arithmetic with an x of that dtype: beside bfloat16 without NaN that
+// rounding to it would make numbers of.
+Array in_arithmetic(const Array& array, Dtype dtype);
 void require_writeable(const char* name, const Array& array);
 
 // A gradient's dy: x's dtype and shape.

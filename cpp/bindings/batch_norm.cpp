@@ -163,11 +163,11 @@ py::object batch_norm(py::handle x_arg, py::handle weight_arg, py::handle bias_a
         fill_nan(mean);
         fill_nan(rstd);
     } else {
-        weight = in_arithmetic(weight);
-        bias = in_arithmetic(bias);
+        weight = in_arithmetic(weight, x.dtype);
+        bias = in_arithmetic(bias, x.dtype);
         if (!running.training) {
-            running.mean = contiguous_copy(running.mean);
-            running.var = contiguous_copy(running.var);
+            running.mean = in_arithmetic(running.mean, x.dtype);
+            running.var = in_arithmetic(running.var, x.dtype);
         }
         if (mask.data && running.training) {
             run_masked(x, out, axis, mask, weight, bias, running, eps, mean, rstd);
@@ -199,13 +199,13 @@ py::tuple batch_norm_backward(py::handle dy_arg, py::handle x_arg, py::handle we
     const double eps = real("eps", eps_arg);
     const Mask mask = channel_mask(mask_arg, x, axis);
     CellCall call = cells_of(x, dy, {}, axis, true, 1);
-    call.weight = in_arithmetic(weight);
+    call.weight = in_arithmetic(weight, x.dtype);
     call.how = {0, eps};
     if (running.training) {
         call.weighing.mask = mask.data;
     } else {
-        call.given_mean = contiguous_copy(running.mean);
-        call.given_var = contiguous_copy(running.var);
+        call.given_mean = in_arithmetic(running.mean, x.dtype);
+        call.given_var = in_arithmetic(running.var, x.dtype);
     }
     return run_backward(call);
 }

@@ -150,8 +150,8 @@ py::object group_norm(const GroupNorm& call) {
         fill_nan(p.rstd);
     } else {
         p.spatial = x.size / (x.shape[0] * channels);
-        p.weight = in_arithmetic(weight);
-        p.bias = in_arithmetic(bias);
+        p.weight = in_arithmetic(weight, x.dtype);
+        p.bias = in_arithmetic(bias, x.dtype);
         const bool last = axis == x.ndim - 1 && axis != 1 && p.spatial > 1 && channels > 1 && x.shape[0] * channels > 1;
         if (axis != 1 && !last) {   // in between, or nothing in between: as if first
             x = channels_in_front(x, axis);
@@ -192,7 +192,7 @@ py::tuple group_norm_backward(const GroupNormBackward& call) {
         axis = 1;
     }
     CellCall cells = cells_of(x, dy, {}, axis, false, channels == 0 ? 1 : channels / groups);
-    cells.weight = in_arithmetic(weight);
+    cells.weight = in_arithmetic(weight, x.dtype);
     cells.how = {0, eps};
     cells.weighing.mask = mask.data;
     py::tuple result = run_backward(cells);

@@ -104,7 +104,7 @@ py::object row_norm(const RowNorm& call) {
         fill_nan(mean);
         fill_nan(rstd);
     } else {
-        const Array w = in_arithmetic(weight), b = in_arithmetic(bias);
+        const Array w = in_arithmetic(weight, x.dtype), b = in_arithmetic(bias, x.dtype);
         const Array operands[] = {x, out, residual, sum};
         // Only rows are added and normalized in one go; for columns, whose bits are their own, the sum comes first.
         const Layout plain(operands, 2, reduced, Wanted::rows_and_columns);

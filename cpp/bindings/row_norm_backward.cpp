@@ -42,7 +42,7 @@ py::object row_norm_backward(const RowNormBackward& call) {
         dweight.object.attr("fill")(0);
         if (dbias) dbias.object.attr("fill")(0);
     } else {
-        const Array w = in_arithmetic(weight), operands[] = {x, dx, dy};
+        const Array w = in_arithmetic(weight, x.dtype), operands[] = {x, dx, dy};
         const Layout at(operands, 3, axes.reduced, Wanted::rows);
         visit(x.dtype,
               [&](auto* type) { run<std::remove_pointer_t<decltype(type)>>(at, w, eps, call.centered, dweight, dbias); });

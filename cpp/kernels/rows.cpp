@@ -96,38 +96,12 @@ __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index 
     });
 }
 
-// Rows of 16 bits, where arithmetic takes longer than memory. To convert a row once and keep what it became is quicker than
-// to convert it twice, as long as that fits, too (not for RMS norm, which computes less); and so is to round without a look
-// for NaN, which is for such calls as can have none but bfloat16's own and arithmetic's.
+// Rows of 16 bits, where arithmetic takes longer than memory: to convert a row once and keep what it became is quicker than
+// to convert it twice, as long as that fits, too. (Not for RMS norm, which computes less.)
 constexpr index KEPT = 2048;   // elements
-constexpr index WORTH = 16;    // rows, of looking at weight and bias first
-
-// Neither infinite nor NaN, all of them.
-template <class T>
-ONEPASS_INLINE bool finite(const T* p, index n) {
-    Vec<T> none[PARTS] = {};
-    each_vector<T>(n, [&](index i, auto lanes) ONEPASS_FLAT {
-        const Vec<T> v = load(p + i, lanes);
-        none[0] = none[0] + (v - v);
-    });
-    return sum_lanes(none) == 0;
-}
-template <class S>
-ONEPASS_INLINE bool simple(const RowsNorm<S>& a) {
-    const auto ordinary = [&](const Arith<S>* p) { return !p || finite(p, a.cols); };
-    return a.centered && a.rows >= WORTH && a.cols <= KEPT && a.affine.period == 1 && a.finish.eps == a.finish.eps &&
-           ordinary(a.affine.weight) && ordinary(a.affine.bias);
-}
-
-// What the moments of a row are taken with while another is written.
-template <class Lanes, bool SIMPLE>
-struct WhileWriting : Lanes {
-    typedef Nans<!SIMPLE> Written;
-    using Lanes::Lanes;
-};
 
 // All rows but the last, whose line is returned. (A function of its own: all registers are its loop's.)
-template <bool FAR, bool CENTERED, bool SIMPLE, class S, class AffineOfRow>
+template <bool FAR, bool CENTERED, bool KEEPS, class S, class AffineOfRow>
 __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, bool joined, Edge<S>& edge,
                                                           AffineOfRow affine_of) {
     using T = Arith<S>;
@@ -138,27 +112,27 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
     const S *from = a.x, *later = Reader<S, FAR>{a}.later(1);
     S* y = a.y;
     // Half a page apart: a load waits for a pending store in its place within a page.
-    alignas(PACK) T kept[2][SIMPLE ? KEPT + 2048 / sizeof(T) : 1];
+    alignas(PACK) T kept[2][KEEPS ? KEPT + 2048 / sizeof(T) : 1];
     const auto keeping = [&](const auto& source, index row) ONEPASS_FLAT {
-        if constexpr (SIMPLE)
+        if constexpr (KEEPS)
             return Keeping<Plain<S>, T>{source, kept[row % 2]};
         else
             return source;
     };
     const auto once_more = [&](const S* x, const S* later, index row) ONEPASS_FLAT {
-        if constexpr (SIMPLE)
+        if constexpr (KEEPS)
             return Plain<T>{kept[row % 2]};
         else
             return sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::twice>{{later}});
     };
     Line<T> line = row_line<CENTERED>(a, Plain<S>{a.x}, 0);
-    if constexpr (SIMPLE)
+    if constexpr (KEEPS)
         each_vector<T>(cols, [&](index i, auto lanes) ONEPASS_FLAT { store(kept[0] + i, load(a.x + i, lanes), lanes); });
     for (index row = 0; row + 1 < rows; ++row, from += x_stride, later += x_stride, y += y_stride) {
         const Plain<S> next = {from + x_stride};
         const T pivot = CENTERED ? choose_pivot(next, cols, T(1)) : T(0);
         auto reading = sending<true>(keeping(next, row + 1), Reader<S, FAR>::all_of(later, next.x));
-        WhileWriting<LaneMoments<CENTERED, decltype(reading), T, false>, SIMPLE> lanes(reading, 0, cols, {pivot, 1, 1});
+        LaneMoments<CENTERED, decltype(reading), T, false> lanes(reading, 0, cols, {pivot, 1, 1});
         apply_row(once_more(from, later + (later - next.x), row), y, cols, line, affine_of(row), FAR, joined, edge, lanes);
         lanes.rest();
         const Moments m = moments_of(lanes, of_count);
@@ -172,7 +146,7 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
 template <bool FAR, class S, class AffineOfRow>
 ONEPASS_INLINE Line<Arith<S>> interleave(const RowsNorm<S>& a, bool joined, Edge<S>& edge, const AffineOfRow& affine_of) {
     if constexpr (sizeof(S) == 2)
-        if (simple(a)) return norm_interleaved<FAR, true, true>(a, joined, edge, affine_of);
+        if (a.centered && a.cols <= KEPT) return norm_interleaved<FAR, true, true>(a, joined, edge, affine_of);
     return a.centered ? norm_interleaved<FAR, true, false>(a, joined, edge, affine_of)
                       : norm_interleaved<FAR, false, false>(a, joined, edge, affine_of);
 }

@@ -78,14 +78,9 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
 // without BURSTS. (Not in 16 bits, of which two vectors are one store.)
 template <bool BURSTS>
 struct Alone {
-    typedef Nans<true> Written;   // what is written may have any
     ONEPASS_INLINE void at(index) const {}
 };
 typedef Alone<true> Nothing;
-template <class Meanwhile>
-ONEPASS_INLINE auto nans_written(const Meanwhile&) {
-    return typename Meanwhile::Written();
-}
 template <class T, class Source, class Value, class Put, bool BURSTS>
 ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, const Value& value, const Put& put,
                                   Alone<BURSTS>&) {
@@ -131,7 +126,6 @@ template <class T, class S, class Source, class Value, class Meanwhile = Nothing
 ONEPASS_INLINE void write_row(S* y, index lead, index n, const Source& source, const Value& value, bool streamed,
                               bool joined, Edge<S>& edge, Meanwhile&& meanwhile = {}, const Later& later = {}) {
     constexpr index LINE = Edge<S>::LINE;
-    const auto nans = nans_written(meanwhile);
     const auto at = [&](index i, auto lanes) ONEPASS_FLAT { return value(source(i, lanes), i, lanes); };
     const index head = lead < n ? lead : n, end = n - index(std::size_t(n - head) % LINE);
     // What a row has begun of a line is joined in memory, and is read from there when this row has been written: to be read
@@ -142,7 +136,7 @@ ONEPASS_INLINE void write_row(S* y, index lead, index n, const Source& source, c
         each_vector<T>(head, [&](index i, auto lanes) ONEPASS_FLAT { store(to + i, at(i, lanes), lanes); });
     }
     if (streamed) {
-        const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { stream(y + i, a, b, nans); };
+        const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { stream(y + i, a, b); };
         const auto sending = [&](index i, auto lanes) ONEPASS_FLAT {
             later.at(i);
             return source(i, lanes);
@@ -150,7 +144,7 @@ ONEPASS_INLINE void write_row(S* y, index lead, index n, const Source& source, c
         index i = write_bursts<T>(head, end, sending, value, put, meanwhile);
         for (; i < end; i += WIDTH<T>) stream(y + i, at(i, All{}));
     } else {
-        const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { store(y + i, a, b, nans); };
+        const auto put = [&](index i, Vec<T> a, Vec<T> b) ONEPASS_FLAT { store(y + i, a, b); };
         index i = write_bursts<T>(head, end, source, value, put, meanwhile);
         for (; i < end; i += WIDTH<T>) store(y + i, at(i, All{}));
     }

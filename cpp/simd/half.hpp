@@ -4,6 +4,10 @@
 // half of a float32). float16 uses the processor's own conversion where there is one, and integer arithmetic with the same
 // result where there is none; no step meets a subnormal float32, so no flush-to-zero mode of the caller's matters.
 // bfloat16 is integer arithmetic everywhere: AVX512-BF16's own conversion flushes subnormals.
+//
+// Invariant: no NaN that is rounded to bfloat16 has anything in its lower half, so rounding leaves it alone, and needs no
+// look for it. bfloat16's own have nothing there, nor have those of arithmetic, which are an operand's or have one bit
+// alone; of what is given in float32, whoever calls sees to it (in_arithmetic() of the bindings).
 #pragma once
 
 #include "simd/pack.hpp"
@@ -48,22 +52,24 @@ ONEPASS_INLINE Vec<float> widen(Bits16 bits, const BFloat16*) {
     const __m512i from = _mm512_load_si512(FROM), all = _mm512_castsi256_si512((__m256i)bits);
     return {(__m512)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, from, all)};
 }
+#elif defined(__AVX2__)
+ONEPASS_INLINE Vec<float> widen(Bits16 bits, const BFloat16*) {
+    const __m256i from = _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7,   // -1: a zero
+                                          -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15);
+    return {(__m256)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256((__m128i)bits), from)};
+}
+#elif defined(__SSE2__)
+ONEPASS_INLINE Vec<float> widen(Bits16 bits, const BFloat16*) {
+    return {(__m128)_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_cvtsi64_si128((long long)bits))};
+}
 #else
 ONEPASS_INLINE Vec<float> widen(Bits16 bits, const BFloat16*) { return {(Native<float>::type)(longer(bits) << 16)}; }
 #endif
 
-// A bfloat16 in the upper half of each lane; NaN stays as it is. (It is quiet, as all that was computed.)
+// A bfloat16 in the upper half of each lane.
 ONEPASS_INLINE Bits32 rounded(Vec<float> a) {
-#if defined(__AVX512F__)
-    const __m512i bits = (__m512i)a.v;
-    const __mmask16 number = _mm512_cmp_ps_mask(a.v, a.v, _CMP_ORD_Q);
-    const __mmask16 odd = _mm512_mask_test_epi32_mask(number, bits, _mm512_set1_epi32(0x10000));
-    const __m512i even = _mm512_mask_add_epi32(bits, number, bits, _mm512_set1_epi32(0x7fff));
-    return (Bits32)_mm512_mask_add_epi32(even, odd, bits, _mm512_set1_epi32(0x8000));
-#else
     const Bits32 u = (Bits32)a.v;
-    return u + ((0x7fff + ((u >> 16) & 1)) & (Bits32)(a.v == a.v));
-#endif
+    return u + (0x7fff + ((u >> 16) & 1));
 }
 ONEPASS_INLINE Bits16 narrow(Vec<float> a, const BFloat16*) { return shorter(rounded(a) >> 16); }
 
@@ -110,7 +116,6 @@ inline __attribute__((noinline)) Bits16 narrow(Vec<float> a, const Float16*) {
 // it converts; two stores are quicker there than putting its results together.)
 #if defined(__AVX512F__)
 typedef __m512i Two16;
-template <bool ANY_NANS = true>
 ONEPASS_INLINE Two16 narrow(Vec<float> a, Vec<float> b) {
     alignas(64) static constexpr std::uint16_t UPPER[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
                                                             33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
@@ -119,14 +124,7 @@ ONEPASS_INLINE Two16 narrow(Vec<float> a, Vec<float> b) {
     const __m512i lower = _mm512_permutex2var_epi16((__m512i)a.v, _mm512_sub_epi16(at, one), (__m512i)b.v);
     // lower | (upper & 1), as one instruction: above the middle, or on it and odd.
     const __m512i rest = _mm512_ternarylogic_epi32(lower, upper, one, 0xf8), middle = _mm512_set1_epi16(short(0x8000));
-    __mmask32 up;
-    if constexpr (ANY_NANS) {
-        const __m512i twice = _mm512_add_epi16(upper, upper), infinite = _mm512_set1_epi16(short(0xff00));
-        up = _mm512_mask_cmpgt_epu16_mask(_mm512_cmplt_epu16_mask(twice, infinite), rest, middle);
-    } else {
-        up = _mm512_cmpgt_epu16_mask(rest, middle);
-    }
-    return _mm512_mask_add_epi16(upper, up, upper, one);
+    return _mm512_mask_add_epi16(upper, _mm512_cmpgt_epu16_mask(rest, middle), upper, one);
 }
 ONEPASS_INLINE void store_two(void* p, Two16 bits) { _mm512_storeu_si512(p, bits); }
 ONEPASS_INLINE void stream_two(void* p, Two16 bits) { _mm512_stream_si512(static_cast<__m512i*>(p), bits); }
@@ -207,10 +205,6 @@ ONEPASS_HALF(BFloat16)
 #if defined(__SSE2__)
 ONEPASS_INLINE void store(BFloat16* p, Vec<float> a, Vec<float> b) { store_two(p, narrow(a, b)); }
 ONEPASS_INLINE void stream(BFloat16* p, Vec<float> a, Vec<float> b) { stream_two(p, narrow(a, b)); }
-#endif
-#if defined(__AVX512F__)
-ONEPASS_INLINE void store(BFloat16* p, Vec<float> a, Vec<float> b, Nans<false>) { store_two(p, narrow<false>(a, b)); }
-ONEPASS_INLINE void stream(BFloat16* p, Vec<float> a, Vec<float> b, Nans<false>) { stream_two(p, narrow<false>(a, b)); }
 #endif
 
 // One element, in a register all the way: a vector that is put together in memory keeps its reader waiting for the stores.

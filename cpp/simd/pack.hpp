@@ -232,19 +232,6 @@ ONEPASS_INLINE void stream(S* p, Vec<T> a, Vec<T> b) {
     stream(p + WIDTH<T>, b);
 }
 
-// What is known of NaN among them: there may be ANY, or none has anything in its lower half, where rounding to bfloat16 may
-// make a number of it.
-template <bool ANY>
-struct Nans {};
-template <class S, class T, bool ANY>
-ONEPASS_INLINE void store(S* p, Vec<T> a, Vec<T> b, Nans<ANY>) {
-    store(p, a, b);
-}
-template <class S, class T, bool ANY>
-ONEPASS_INLINE void stream(S* p, Vec<T> a, Vec<T> b, Nans<ANY>) {
-    stream(p, a, b);
-}
-
 // f(i, lanes) for each native vector of 0..n.
 template <class T, class F>
 ONEPASS_INLINE void each_vector(index n, const F& f) {
