@@ -25,24 +25,31 @@ ONEPASS_INLINE Sums<Vec<float>> upper_halves(const Sums<Vec<float>>& a, const Su
     return {upper_halves<OF_EACH>(a.sum, b.sum), upper_halves<OF_EACH>(a.squares, b.squares)};
 }
 
-// The lines of SIDE rows from row `first` on, of LANES elements at least and a block at most. source_of(row) is what its
-// moments are taken from.
-template <bool CENTERED, class S, class SourceOf>
-ONEPASS_INLINE void narrow_lines(const RowsNorm<S>& a, index first, const SourceOf& source_of, Line<float> (&lines)[SIDE]) {
+// Lanes that are added, of whatever kind.
+struct Plus {
+    template <class V>
+    ONEPASS_INLINE V operator()(const V& a, const V& b, int) const {
+        return a + b;
+    }
+};
+
+// The lines of SIDE rows from row `first` on, of LANES elements at least and a block at most. source_of(row) is where a row
+// is read again, if need be, and sums_of(row, pivot) what its lanes have. `beyond` gets what its mean has beyond the pivot,
+// or NaN where the line is not from these sums.
+template <bool CENTERED, class S, class SourceOf, class SumsOf>
+ONEPASS_INLINE void narrow_lines(const RowsNorm<S>& a, index first, const SourceOf& source_of, const SumsOf& sums_of,
+                                 Line<float> (&lines)[SIDE], double* beyond = nullptr) {
     const index cols = a.cols;
     const Finish how = a.finish;
     const auto row = [&](int i) ONEPASS_FLAT { return itself(source_of(first + i)); };
-    const auto plus = [](const auto& a, const auto& b, int) ONEPASS_FLAT { return a + b; };
     Sums<Vec<float>> rows[SIDE];
     double pivot[SIDE];
     for (int i = 0; i < SIDE; ++i) {
         const float near = CENTERED ? choose_pivot(row(i), cols, 1.0F) : 0.0F;
-        LaneMoments<CENTERED, decltype(source_of(first)), float, false> lanes(source_of(first + i), 0, cols, {near, 1, 1});
-        lanes.rest();
-        rows[beside(i)] = fold_parts(lanes.all, plus);
+        rows[beside(i)] = sums_of(first + i, near);
         pivot[i] = double(near);
     }
-    const Sums<Vec<float>> joined = fold_beside(rows, plus);
+    const Sums<Vec<float>> joined = fold_beside(rows, Plus());
     float sum[SIDE], squares[SIDE], mean[SIDE], low[SIDE], scale[SIDE], true_mean[SIDE], rstd[SIDE];
     std::int32_t usual[SIDE];
     store(sum, joined.sum);
@@ -58,12 +65,22 @@ ONEPASS_INLINE void narrow_lines(const RowsNorm<S>& a, index first, const Source
         true_mean[i] = float(line.true_mean);
         rstd[i] = float(line.rstd);
         usual[i] = line.in_range & !(CENTERED && astray(m)) ? 1 : 0;
+        if (beyond) beyond[i] = usual[i] ? of.mean : __builtin_nan("");
     }
     for (int i = 0; a.mean && i < SIDE; ++i) a.mean[first + i] = true_mean[i];
     for (int i = 0; a.rstd && i < SIDE; ++i) a.rstd[first + i] = rstd[i];
     for (int i = 0; i < SIDE; ++i)
         lines[i] =
             usual[i] ? Line<float>{mean[i], low[i], scale[i], 1, 1, false} : row_line<CENTERED>(a, row(i), first + i);
+}
+template <bool CENTERED, class S, class SourceOf>
+ONEPASS_INLINE void narrow_lines(const RowsNorm<S>& a, index first, const SourceOf& source_of, Line<float> (&lines)[SIDE]) {
+    const auto sums_of = [&, cols = a.cols](index row, float pivot) ONEPASS_FLAT {
+        LaneMoments<CENTERED, decltype(source_of(row)), float, false> lanes(source_of(row), 0, cols, {pivot, 1, 1});
+        lanes.rest();
+        return fold_parts(lanes.all, Plus());
+    };
+    narrow_lines<CENTERED>(a, first, source_of, sums_of, lines);
 }
 
 }   // namespace

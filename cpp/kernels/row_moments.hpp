@@ -118,17 +118,17 @@ struct LaneMoments {
     }
 };
 
-template <bool CENTERED, class Source, class T, bool RANGED>
-ONEPASS_INLINE Moments moments_of(const LaneMoments<CENTERED, Source, T, RANGED>& of, double inverse) {
-    const Sums<T> sums = fold<T>(of.all, [](auto a, auto b, int) ONEPASS_FLAT { return a + b; });
-    return from_sums(double(sums.sum), double(sums.squares), double(of.n), inverse);
+template <class T>
+ONEPASS_INLINE Moments moments_of(const Sums<Vec<T>> (&lanes)[PARTS], index n, double inverse) {
+    const Sums<T> sums = fold<T>(lanes, [](auto a, auto b, int) ONEPASS_FLAT { return a + b; });
+    return from_sums(double(sums.sum), double(sums.squares), double(n), inverse);
 }
 
 template <bool CENTERED, class Source, class T, bool RANGED>
 ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, const Shift<T, RANGED>& shift) {
     LaneMoments<CENTERED, Source, T, RANGED> lanes(x, start, n, shift);
     lanes.rest();
-    return moments_of(lanes, 1.0 / double(n));
+    return moments_of(lanes.all, n, 1.0 / double(n));
 }
 
 // The pivot of a row, which all the rest of it waits for.
@@ -137,23 +137,30 @@ ONEPASS_INLINE T choose_pivot(const Source& x, index n, T before) {
     return first_pivot<T>(n, [&](index i) ONEPASS_FLAT { return x.one(i) * before; });
 }
 
-// The mean is the pivot, and what it lacks the low part. That lies behind `after`, as finish() expects it.
-template <bool CENTERED, class T, class Source, bool RANGED>
-ONEPASS_INLINE Moments moments_about(const Source& x, index n, const Shift<T, RANGED>& shift) {
-    // (What is read again may hold an outlier, which would swallow digits of all that is added to it.)
-    constexpr index SIZE = RANGED ? BLOCK_SIZE<T> / 4 : BLOCK_SIZE<T>;
+// Of n elements, from of_block(start, n) for blocks of `size`, all about the same pivot. The mean is the pivot, and what it
+// lacks the low part. That lies behind `after`, as finish() expects it.
+template <class OfBlock>
+ONEPASS_INLINE Moments joined_blocks(index n, index size, double pivot, const OfBlock& of_block) {
     // A stack of finished subtrees, as a binary counter holds its ones.
     Moments stack[LEVELS];
     int depth = 0;
-    for (index start = 0, number = 1; start < n; start += SIZE, ++number) {
-        const Moments m = block_moments<CENTERED>(x, start, n - start < SIZE ? n - start : SIZE, shift);
-        if (n <= SIZE) return {m.count, double(shift.pivot), m.mean, m.m2};
+    for (index start = 0, number = 1; start < n; start += size, ++number) {
+        const Moments m = of_block(start, n - start < size ? n - start : size);
+        if (n <= size) return {m.count, pivot, m.mean, m.m2};
         stack[depth++] = m;
         for (index bits = number; !(bits & 1); bits >>= 1, --depth)
             stack[depth - 2] = merge(stack[depth - 2], stack[depth - 1]);
     }
     for (; depth > 1; --depth) stack[depth - 2] = merge(stack[depth - 2], stack[depth - 1]);
-    return {double(n), double(shift.pivot), stack[0].mean + stack[0].low, stack[0].m2};
+    return {double(n), pivot, stack[0].mean + stack[0].low, stack[0].m2};
+}
+template <bool CENTERED, class T, class Source, bool RANGED>
+ONEPASS_INLINE Moments moments_about(const Source& x, index n, const Shift<T, RANGED>& shift) {
+    // (What is read again may hold an outlier, which would swallow digits of all that is added to it.)
+    constexpr index SIZE = RANGED ? BLOCK_SIZE<T> / 4 : BLOCK_SIZE<T>;
+    return joined_blocks(n, SIZE, double(shift.pivot), [&](index start, index size) ONEPASS_FLAT {
+        return block_moments<CENTERED>(x, start, size, shift);
+    });
 }
 
 template <bool CENTERED, class T, class Source>

@@ -135,7 +135,7 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
         LaneMoments<CENTERED, decltype(reading), T, false> lanes(reading, 0, cols, {pivot, 1, 1});
         apply_row(once_more(from, later + (later - next.x), row), y, cols, line, affine_of(row), FAR, joined, edge, lanes);
         lanes.rest();
-        const Moments m = moments_of(lanes, of_count);
+        const Moments m = moments_of(lanes.all, cols, of_count);
         Finished f;
         line = line_of<CENTERED, T>({m.count, double(pivot), m.mean, m.m2}, next, cols, how, inverse, f);
         keep_statistics(a, row + 1, f);

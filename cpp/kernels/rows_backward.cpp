@@ -8,10 +8,16 @@
 // does to all of the row, the mean's share is c1 and the deviation's xhat_j * c2. RMS norm (Zhang & Sennrich 2019) has no
 // mean, and so no c1.
 //
-// x and dy come from memory once: x for its moments, dy for c1 and c2, both from the cache for dx and for what the row adds
-// to dweight and dbias. (A row at a time: two, with a trip over dweight and dbias saved, left no room in the first-level
-// cache for rows on their way from memory. And no stores while dy is on its way: they would wait for it, and the next loads
-// for them.)
+// x and dy are read twice. Once from memory, for all sums: c2 as well needs no mean but the pivot that the moments are
+// taken about (sums.hpp), for
+//
+//   sum(g * (x - mean)) = sum(g * (x - p)) - (mean - p) * sum(g)
+//
+// and p is near enough to cost no more digits here than there. Then from the cache, for dx and for what the row adds to
+// dweight and dbias. (A row at a time: two, with a trip over dweight and dbias saved, left no room in the first-level cache
+// for rows on their way from memory. And no stores while x and dy are on their way: they would wait for them, and the next
+// loads for the stores.) Where p was astray, or the sums of products overflow or have lost digits below the least normal
+// number, c1 and c2 are summed once more, from xhat.
 //
 // dx is finite wherever it can be, as far as |dy * weight| stays below a quarter of the largest number; dweight and dbias
 // as far as the sums over the rows of one call do.
@@ -36,25 +42,27 @@ ONEPASS_INLINE bool narrow(const RowsBackward<S>& a) {
     return a.rows >= SIDE && a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= most;
 }
 
-// Where each reading sends for a later row: where dx is streamed, if arithmetic does not take longer than memory. (Wide
+// Whether both readings send for a later row: where dx is streamed, if arithmetic does not take longer than memory. (Wide
 // rows leave little room in the first cache for what was sent for, so it had better come late.)
 template <class S>
-constexpr bool MAY_SHARE = NATIVE == 64 || (NATIVE == 32 && sizeof(S) > 2);
+constexpr bool MAY_SEND = NATIVE == 64 || (NATIVE == 32 && sizeof(S) > 2);
 template <class S>
-ONEPASS_INLINE bool shared(const RowsBackward<S>& a) {
+ONEPASS_INLINE bool sends(const RowsBackward<S>& a) {
     const index least = (NATIVE == 64 ? 0 : 8 << 10) + (a.far ? 0 : 8 << 10);   // bytes
     return a.stream && !narrow(a) && a.cols * index(sizeof(S)) >= least;
 }
 
-// What the reading number TIME of a row sends for: 0 for its moments, 1 for c1 and c2, 2 for dx. Where SHARED each for all
-// of a later row: what is sent for while all places for what is underway are taken is lost, and the first two are quicker
-// than memory is. The last one sends for all twice, or (in two steps) for what is three times as far. Else it sends alone.
-template <bool SHARED, int TIME, class S>
+// What the first reading of a row sends for, or the LAST. Where both send, each for all of a later row: what is sent for
+// while all places for what is underway are taken is lost, and the first is quicker than memory is. The last one sends for
+// all twice, or (in two steps) for what is three times as far. Else it sends alone. (Rows of whole pages lie in few sets of
+// the first cache: half as far, where both send.)
+template <bool SENDS, bool LAST, class S>
 ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
-    const index ahead = narrow(a) && a.ahead < SIDE ? index(SIDE) : a.ahead;
-    const index later = row + ahead * (SHARED && TIME == 2 && !roomy_first_cache ? 3 : 1);
-    constexpr Way WAY = !SHARED ? Way::straight : TIME == 2 ? Way::twice : Way::half;
-    return Shares<S, 1, SHARED || TIME == 2 ? 2 : 0, WAY>{{a.x + later * a.x_stride, a.dy + later * a.dy_stride}};
+    const bool pages = a.cols * index(sizeof(S)) % 4096 == 0;
+    const index ahead = narrow(a) && a.ahead < SIDE ? index(SIDE) : SENDS && pages ? (a.ahead + 1) / 2 : a.ahead;
+    const index later = row + ahead * (SENDS && LAST && !roomy_first_cache ? 3 : 1);
+    constexpr Way WAY = !SENDS ? Way::straight : LAST ? Way::twice : Way::half;
+    return Shares<S, 1, SENDS || LAST ? 2 : 0, WAY>{{a.x + later * a.x_stride, a.dy + later * a.dy_stride}};
 }
 
 template <bool CENTERED, bool LOW, bool RANGED, class T>
@@ -68,70 +76,134 @@ struct Normalized {
     }
 };
 
-// What each lane sums of g and of g * xhat.
+// What each lane sums of g, and of its product with xhat or with x - pivot.
 template <class T>
-struct LaneSums {
+struct LaneProducts {
     Vec<T> g[PARTS] = {}, gx[PARTS] = {};
 };
+// And of x, for its moments.
+template <class T>
+struct LaneSums {
+    Sums<Vec<T>> x[PARTS] = {};
+    LaneProducts<T> of;
+};
 
-// Of the columns start..end of a row. Each chunk by itself, in the order in which it lies: one chain of additions for all
-// of a row would take longer than to read it. (Added as they come: with all of them taken first, for in_order(), rows
-// across cache lines take up to a tenth longer.)
-template <bool SHARED, bool CENTERED, bool LOW, bool RANGED, class S>
+// Of the columns start..end of a row. g and the products are summed chunk by chunk in the order in which they lie (one
+// chain of additions for all of a row would take longer than to read it), x as its moments always are. A few chunks of one
+// part of the lanes after another, so that all is in registers. (And held there, for what is used once compilers put off
+// until it is, and run out of them: each store in here would wait for those that are streamed.)
+template <bool SENDS, bool CENTERED, class S>
 ONEPASS_INLINE LaneSums<Arith<S>> sum_lanes_of(const RowsBackward<S>& a, index row, index start, index end,
-                                               const Line<Arith<S>>& line, Arith<S> scaled_down) {
+                                               Arith<S> pivot) {
     using T = Arith<S>;
-    constexpr index STEP = CHUNK * LANES<T>;
+    constexpr index STEP = CHUNK * LANES<T>, GROUP = PARTS == 1 ? STEP : 2 * STEP;
     const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
-    const Normalized<CENTERED, LOW, RANGED, T> normalized(line);
-    const Vec<T> down = splat(scaled_down);
-    const auto later = sent_for<SHARED, 1>(a, row);
+    const T* weight = a.weight;
+    const Vec<T> one = hidden_one<T>(), about = splat(pivot);
+    const auto later = sent_for<SENDS, false>(a, row);
     const auto add = [&](index i, Vec<T>& sum, Vec<T>& product, auto lanes) ONEPASS_FLAT {
-        later.at(i);
-        const Vec<T> xhat = normalized(load(x + i, lanes));
-        Vec<T> g = load(dy + i, lanes);
-        if constexpr (RANGED) g = g * down;
-        g = g * load(a.weight + i, lanes);
-        if constexpr (CENTERED) sum = sum + g;
-        product = product + g * xhat;
+        Vec<T> d = load(x + i, lanes);
+        if constexpr (CENTERED) d = minus(d, about, one);
+        const Vec<T> g = load(dy + i, lanes) * load(weight + i, lanes);
+        if constexpr (CENTERED) sum = held(sum + g);
+        product = held(product + g * d);
+        return d;
     };
+    const auto sums_of = [](Vec<T> d) ONEPASS_FLAT { return Sums<Vec<T>>{d, d * d}; };
     LaneSums<T> sums;
     index i = start;
-    for (; i + STEP <= end; i += STEP)
+    while (i + STEP <= end) {
+        const index to = end - i < GROUP ? i + STEP : i + GROUP;
 #pragma GCC unroll 4
         for (int part = 0; part < PARTS; ++part) {
-            Vec<T> sum = {}, product = {};
-#pragma GCC unroll 8
-            for (int k = 0; k < CHUNK; ++k) add(i + k * LANES<T> + part * WIDTH<T>, sum, product, All{});
-            if constexpr (CENTERED) sums.g[part] = sums.g[part] + sum;
-            sums.gx[part] = sums.gx[part] + product;
+            Sums<Vec<T>> all = sums.x[part];
+            Vec<T> g = sums.of.g[part], gx = sums.of.gx[part];
+            for (index j = i; j < to; j += STEP) {
+                Vec<T> sum = {}, product = {};
+                const auto vector = [&](int k) ONEPASS_FLAT {
+                    const index at = j + k * LANES<T> + part * WIDTH<T>;
+                    if (k % PARTS == part) later.at(at);
+                    return sums_of(add(at, sum, product, All{}));
+                };
+                all = all + tree_of<CHUNK>(vector);
+                if constexpr (CENTERED) g = g + sum;
+                gx = gx + product;
+            }
+            sums.x[part] = all;
+            sums.of.g[part] = g;
+            sums.of.gx[part] = gx;
         }
+        i = to;
+    }
     for (; i + LANES<T> <= end; i += LANES<T>)
 #pragma GCC unroll 4
-        for (int part = 0; part < PARTS; ++part) add(i + part * WIDTH<T>, sums.g[part], sums.gx[part], All{});
-    if (i < end)
         for (int part = 0; part < PARTS; ++part)
-            add(i + part * WIDTH<T>, sums.g[part], sums.gx[part], First{end - i - part * WIDTH<T>});
+            sums.x[part] = sums.x[part] + sums_of(add(i + part * WIDTH<T>, sums.of.g[part], sums.of.gx[part], All{}));
+    if (i < end)
+        for (int part = 0; part < PARTS; ++part) {
+            const index at = i + part * WIDTH<T>, left = end - at;
+            sums.x[part] = sums.x[part] + sums_of(keep(add(at, sums.of.g[part], sums.of.gx[part], First{left}), left));
+        }
+    if constexpr (!CENTERED)   // (and so compilers leave out what comes before)
+        for (Sums<Vec<T>>& of : sums.x) of.sum = Vec<T>{};
     return sums;
 }
 
-// c1 and c2, summed in blocks of the row, as its moments are.
-template <bool SHARED, bool CENTERED, bool LOW, bool RANGED, class S>
+// c1 and c2 from the sums of a row, and what its mean has `beyond` the pivot; NaN where these are not to be had from them.
+template <class T>
+ONEPASS_INLINE Gradient<T> gradient_of(const Line<T>& line, double g, double gx, double beyond, double of_count) {
+    constexpr double LEAST = double(Limits<T>::least_normal) / (sizeof(T) == 4 ? 0x1p-23 : 0x1p-52);
+    const double c2 = (gx - beyond * g) * of_count * double(line.scale);
+    return {line, T(1), T(1), T(g * of_count), T(__builtin_fabs(gx) * of_count >= LEAST ? c2 : __builtin_nan(""))};
+}
+
+// The moments of a row, and the sums beside them, in blocks.
+template <bool SENDS, bool CENTERED, class S>
+ONEPASS_INLINE Gradient<Arith<S>> read_row(const RowsBackward<S>& a, index row, double inverse, double of_count) {
+    using T = Arith<S>;
+    const Plain<S> x = {a.x + row * a.x_stride};
+    const T pivot = CENTERED ? choose_pivot(x, a.cols, T(1)) : T(0);
+    double g = 0, gx = 0;
+    const Moments m = joined_blocks(a.cols, BLOCK_SIZE<T>, double(pivot), [&](index start, index n) ONEPASS_FLAT {
+        const LaneSums<T> sums = sum_lanes_of<SENDS, CENTERED>(a, row, start, start + n, pivot);
+        if constexpr (CENTERED) g += double(sum_lanes(sums.of.g));
+        gx += double(sum_lanes(sums.of.gx));
+        return moments_of<T>(sums.x, n, 1.0 / double(n));
+    });
+    Finished f;
+    const Line<T> line = line_of<CENTERED, T>(m, x, a.cols, a.finish, inverse, f);
+    return gradient_of(line, g, gx, CENTERED && astray(m) ? __builtin_nan("") : m.low, of_count);
+}
+
+// c1 and c2 from xhat, summed in blocks of the row, as its moments are.
+template <bool CENTERED, class S>
 ONEPASS_INLINE void sum_row(const RowsBackward<S>& a, index row, Gradient<Arith<S>>& of) {
     using T = Arith<S>;
     constexpr index SIZE = BLOCK_SIZE<T>;
-    double g = 0, gx = 0;
+    const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
+    const Normalized<CENTERED, true, true, T> normalized(of.line);
+    const Vec<T> down = splat(of.down);
+    double c1 = 0, c2 = 0;
     for (index start = 0; start < a.cols; start += SIZE) {
-        const index end = a.cols - start < SIZE ? a.cols : start + SIZE;
-        const LaneSums<T> sums = sum_lanes_of<SHARED, CENTERED, LOW, RANGED>(a, row, start, end, of.line, of.down);
-        if constexpr (CENTERED) g += double(sum_lanes(sums.g));
-        gx += double(sum_lanes(sums.gx));
+        LaneProducts<T> sums;
+        const auto add = [&](index i, int part, auto lanes) ONEPASS_FLAT {
+            const Vec<T> g = load(dy + i, lanes) * down * load(a.weight + i, lanes);
+            sums.g[part] = sums.g[part] + g;
+            sums.gx[part] = sums.gx[part] + g * normalized(load(x + i, lanes));
+        };
+        for (index i = start; i < a.cols && i < start + SIZE; i += LANES<T>)
+            for (int part = 0; part < PARTS; ++part) {
+                const index at = i + part * WIDTH<T>, left = a.cols - at;
+                left >= WIDTH<T> ? add(at, part, All{}) : add(at, part, First{left});
+            }
+        c1 += double(sum_lanes(sums.g));
+        c2 += double(sum_lanes(sums.gx));
     }
-    of.c1 = T(g / double(a.cols));
-    of.c2 = T(gx / double(a.cols));
+    of.c1 = T(c1 / double(a.cols));
+    of.c2 = T(c2 / double(a.cols));
 }
 
-template <bool SHARED, bool CENTERED, bool LOW, bool RANGED, class S>
+template <bool SENDS, bool CENTERED, bool LOW, bool RANGED, class S>
 ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient<Arith<S>>& of, Edge<S>& edge) {
     using T = Arith<S>;
     const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
@@ -141,7 +213,7 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
     const Vec<T> c1 = splat(of.c1), c2 = splat(of.c2), scale = splat(of.line.scale);
     // 1 / deviation in true units may be beyond T, where its product with g is not. The greater power comes last.
     const Vec<T> down = splat(of.down), back = splat(of.line.before * of.up), after = splat(of.line.after);
-    const auto later = sent_for<SHARED, 2>(a, row);
+    const auto later = sent_for<SENDS, true>(a, row);
     const auto source = [=](index i, auto lanes) ONEPASS_FLAT {
         later.at(i);
         return Both<T>{load(x + i, lanes), load(dy + i, lanes)};
@@ -155,7 +227,7 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
         const Vec<T> dx = (g - xhat * c2) * scale;
         return RANGED ? dx * back * after : dx;
     };
-    const bool stream = SHARED || a.stream, joined = row + 1 < a.rows && rows_join<S>(stream, a.cols, a.dx_stride);
+    const bool stream = SENDS || a.stream, joined = row + 1 < a.rows && rows_join<S>(stream, a.cols, a.dx_stride);
     S* dx = a.dx + row * a.dx_stride;
     write_row<T>(dx, lead_of(dx, dweight, stream), a.cols, source, value, stream, joined, edge,
                  Alone<sizeof(S) != sizeof(T)>{});
@@ -166,93 +238,73 @@ ONEPASS_INLINE bool finite(const Gradient<T>& of) {
     return of.c1 - of.c1 == 0 && of.c2 - of.c2 == 0;
 }
 
-// A row that is not in range, or whose sums overflow.
+// A row that is not in range, or whose sums were not to be had by the way.
 template <bool CENTERED, class S>
 __attribute__((noinline)) void ranged_row(const RowsBackward<S>& a, index row, const Line<Arith<S>>& line, Edge<S>& edge) {
     using T = Arith<S>;
     Gradient<T> of = {line, T(1), T(1), T(0), T(0)};
-    sum_row<false, CENTERED, true, true>(a, row, of);
+    sum_row<CENTERED>(a, row, of);
     if (!finite(of)) {
         of.down = T(Limits<T>::shrink);
         of.up = T(1 / Limits<T>::shrink);
-        sum_row<false, CENTERED, true, true>(a, row, of);
+        sum_row<CENTERED>(a, row, of);
     }
     write_dx<false, CENTERED, true, true>(a, row, of, edge);
 }
 
-template <bool SHARED, bool CENTERED, bool LOW, class S>
-ONEPASS_INLINE void plain_row(const RowsBackward<S>& a, index row, const Line<Arith<S>>& line, Edge<S>& edge) {
-    using T = Arith<S>;
-    Gradient<T> of = {line, T(1), T(1), T(0), T(0)};
-    sum_row<SHARED, CENTERED, LOW, false>(a, row, of);
-    if (__builtin_expect(finite(of), 1))
-        write_dx<SHARED, CENTERED, LOW, false>(a, row, of, edge);
+template <bool SENDS, bool CENTERED, class S>
+ONEPASS_INLINE void write_row_of(const RowsBackward<S>& a, index row, const Gradient<Arith<S>>& of, Edge<S>& edge) {
+    if (__builtin_expect(of.line.ranged || !finite(of), 0))
+        ranged_row<CENTERED>(a, row, of.line, edge);
+    else if (CENTERED && of.line.low != 0)
+        write_dx<SENDS, CENTERED, true, false>(a, row, of, edge);
     else
-        ranged_row<CENTERED>(a, row, line, edge);
+        write_dx<SENDS, CENTERED, false, false>(a, row, of, edge);
 }
 
 // The rows from `row` on, as many as are joined.
 template <bool CENTERED, class S>
-__attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, Edge<S>& edge) {
+__attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, double of_count, Edge<S>& edge) {
     Line<float> lines[SIDE];
     RowsNorm<S> norm = {};
     norm.cols = a.cols;
     norm.finish = a.finish;
-    narrow_lines<CENTERED>(norm, row, [&](index i) ONEPASS_FLAT { return Plain<S>{a.x + i * a.x_stride}; }, lines);
-    const auto plus = [](Vec<float> a, Vec<float> b, int) ONEPASS_FLAT { return a + b; };
     Vec<float> g[SIDE], gx[SIDE];
-    for (int i = 0; i < SIDE; ++i) {
-        const LaneSums<float> sums =
-            CENTERED && lines[i].low != 0
-                ? sum_lanes_of<false, CENTERED, true, false>(a, row + i, 0, a.cols, lines[i], 1.0F)
-                : sum_lanes_of<false, CENTERED, false, false>(a, row + i, 0, a.cols, lines[i], 1.0F);
-        g[beside(i)] = fold_parts(sums.g, plus);
-        gx[beside(i)] = fold_parts(sums.gx, plus);
-    }
-    float c1[SIDE], c2[SIDE];
-    store(c1, fold_beside(g, plus));
-    store(c2, fold_beside(gx, plus));
-    for (int i = 0; i < SIDE; ++i) {
-        c1[i] = float((0.0 + double(c1[i])) / double(a.cols));
-        c2[i] = float((0.0 + double(c2[i])) / double(a.cols));
-    }
-    for (int i = 0; i < SIDE; ++i) {
-        const Gradient<float> of = {lines[i], 1, 1, c1[i], c2[i]};
-        if (__builtin_expect(of.line.ranged || !finite(of), 0))
-            ranged_row<CENTERED>(a, row + i, of.line, edge);
-        else if (CENTERED && of.line.low != 0)
-            write_dx<false, CENTERED, true, false>(a, row + i, of, edge);
-        else
-            write_dx<false, CENTERED, false, false>(a, row + i, of, edge);
-    }
+    const auto sums_of = [&](index i, float pivot) ONEPASS_FLAT {
+        const LaneSums<float> sums = sum_lanes_of<false, CENTERED>(a, i, 0, a.cols, pivot);
+        g[beside(int(i - row))] = fold_parts(sums.of.g, Plus());
+        gx[beside(int(i - row))] = fold_parts(sums.of.gx, Plus());
+        return fold_parts(sums.x, Plus());
+    };
+    double beyond[SIDE];
+    narrow_lines<CENTERED>(
+        norm, row, [&](index i) ONEPASS_FLAT { return Plain<S>{a.x + i * a.x_stride}; }, sums_of, lines, beyond);
+    float sum[SIDE], product[SIDE];
+    store(sum, fold_beside(g, Plus()));
+    store(product, fold_beside(gx, Plus()));
+    for (int i = 0; i < SIDE; ++i)
+        write_row_of<false, CENTERED>(
+            a, row + i, gradient_of(lines[i], 0.0 + double(sum[i]), 0.0 + double(product[i]), beyond[i], of_count), edge);
 }
 
-template <bool SHARED, bool CENTERED, class S>
+template <bool SENDS, bool CENTERED, class S>
 void all_rows(const RowsBackward<S>& a) {
     using T = Arith<S>;
+    const double inverse = inverse_freedom(double(a.cols), a.finish), of_count = 1.0 / double(a.cols);
     Edge<S> edge;
     index row = 0;
-    if constexpr (sizeof(T) == 4 && !SHARED)
+    if constexpr (sizeof(T) == 4 && !SENDS)
         if (narrow(a))
-            for (; row + SIDE <= a.rows; row += SIDE) narrow_rows<CENTERED>(a, row, edge);
-    for (; row < a.rows; ++row) {
-        Finished f;
-        const auto x = sending<SHARED>(Plain<S>{a.x + row * a.x_stride}, sent_for<SHARED, 0>(a, row));
-        const Line<T> line = line_of<CENTERED, T>(x, a.cols, a.finish, f);
-        if (__builtin_expect(line.ranged, 0))
-            ranged_row<CENTERED>(a, row, line, edge);
-        else if (CENTERED && line.low != 0)
-            plain_row<SHARED, CENTERED, true>(a, row, line, edge);
-        else
-            plain_row<SHARED, CENTERED, false>(a, row, line, edge);
-    }
+            for (; row + SIDE <= a.rows; row += SIDE) narrow_rows<CENTERED>(a, row, of_count, edge);
+    for (; row < a.rows; ++row)
+        write_row_of<SENDS, CENTERED>(a, row, read_row<SENDS, CENTERED>(a, row, inverse, of_count), edge);
     if (a.stream) stream_fence();
 }
 
 template <class S>
 void rows_backward(const RowsBackward<S>& a) {
-    if constexpr (MAY_SHARE<S>)
-        if (shared(a)) return a.centered ? all_rows<true, true>(a) : all_rows<true, false>(a);
+    if constexpr (MAY_SEND<S>)
+        if (sends(a)) return a.centered ? all_rows<true, true>(a) : all_rows<true, false>(a);
     a.centered ? all_rows<false, true>(a) : all_rows<false, false>(a);
 }
 

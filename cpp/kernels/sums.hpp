@@ -45,6 +45,23 @@ ONEPASS_INLINE Sums<T> lane(const Sums<Vector<T, 16>>& a, int i) {
     return {lane(a.sum, i), lane(a.squares, i)};
 }
 
+// value(0) .. value(N - 1) as sum8() adds them, but each called in its turn, and what it was added to held: as few
+// registers as can be.
+template <class T>
+ONEPASS_INLINE Sums<Vec<T>> held(const Sums<Vec<T>>& a) {
+    return {held(a.sum), held(a.squares)};
+}
+template <int N, class Value>
+ONEPASS_INLINE auto tree_of(const Value& value, int first = 0) {
+    if constexpr (N == 1) {
+        return value(first);
+    } else {
+        const auto lower = tree_of<N / 2>(value, first);
+        const auto upper = tree_of<N / 2>(value, first + N / 2);
+        return held(lower + upper);
+    }
+}
+
 // Of a whole chunk, in the order in which it lies.
 template <class T>
 ONEPASS_INLINE Vec<T> in_order(const Vec<T> (&d)[CHUNK]) {
