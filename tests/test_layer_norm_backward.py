@@ -171,6 +171,34 @@ def test_rows_of_any_size(norm, power, dtype, each_isa):
         assert np.array_equal(np.delete(dx, 2, 0), np.delete(plain, 2, 0))
 
 
+@pytest.mark.parametrize(("of_x", "of_dy"), [(-30, -110), (-45, -95), (-45, -85), (40, 105)])
+@pytest.mark.parametrize("width", [16, 129, 1000, 4097])
+def test_products_beyond_the_range(norm, width, of_x, of_dy, dtype, each_isa):
+    """x and dy are well within it, but dy * (x - mean), from which c2 is, loses digits below it, or all of them."""
+    if dtype == np.float64:
+        of_x, of_dy = 8 * of_x, 8 * of_dy
+    dy, x, weight = problem(dtype, (20, width))
+    plain = norm.backward(dy, x, weight, eps=0.0)[0]
+    x[::3], dy[::3] = np.ldexp(x[::3], of_x), np.ldexp(dy[::3] + 2 * problem(dtype, x[::3].shape)[1], of_dy)
+    dx = norm.check(dy, x, weight, eps=0.0, dx_alone=True)[0]
+    others = np.arange(20) % 3 != 0
+    assert np.array_equal(dx[others], plain[others])
+
+
+@pytest.mark.parametrize("width", [16, 129, 1000, 4097])
+def test_rows_without_a_gradient(norm, width, dtype, each_isa):
+    """They are zero, and the others as without them; but what zero is multiplied with may be no number."""
+    dy, x, weight = problem(dtype, (20, width))
+    plain = norm.backward(dy, x, weight)[0]
+    dy[::3] = 0
+    dx = norm.backward(dy, x, weight)[0]
+    others = np.arange(20) % 3 != 0
+    assert (dx[::3] == 0).all()
+    assert np.array_equal(dx[others], plain[others])
+    weight[width // 2] = np.inf
+    assert np.isnan(norm.backward(dy, x, weight)[0][::3]).all()
+
+
 @pytest.mark.parametrize("name", datasets.EXTREMES)
 def test_the_ends_of_the_range(norm, name, dtype, each_isa):
     for d in (16, 129, 4097):

@@ -238,11 +238,25 @@ ONEPASS_INLINE bool finite(const Gradient<T>& of) {
     return of.c1 - of.c1 == 0 && of.c2 - of.c2 == 0;
 }
 
+// Whether g is zero in all of a row, as for what a loss leaves out.
+template <class S>
+ONEPASS_INLINE bool nothing(const RowsBackward<S>& a, index row) {
+    using T = Arith<S>;
+    const S* dy = a.dy + row * a.dy_stride;
+    Vec<T> least = {};
+    each_vector<T>(a.cols, [&](index i, auto lanes) ONEPASS_FLAT {
+        const Vec<T> g = load(dy + i, lanes) * load(a.weight + i, lanes);
+        least = lesser(least, where_equal(g, Vec<T>{}, Vec<T>{}, splat(T(-1))));
+    });
+    return least_lane(least) == 0;
+}
+
 // A row that is not in range, or whose sums were not to be had by the way.
 template <bool CENTERED, class S>
 __attribute__((noinline)) void ranged_row(const RowsBackward<S>& a, index row, const Line<Arith<S>>& line, Edge<S>& edge) {
     using T = Arith<S>;
     Gradient<T> of = {line, T(1), T(1), T(0), T(0)};
+    if (!line.ranged && nothing(a, row)) return write_dx<false, CENTERED, true, false>(a, row, of, edge);
     sum_row<CENTERED>(a, row, of);
     if (!finite(of)) {
         of.down = T(Limits<T>::shrink);
