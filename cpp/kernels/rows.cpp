@@ -78,6 +78,36 @@ struct Reader {
     }
 };
 
+// Two rows at once, which are not streamed, where their places within lines are the same: weight and bias are read for
+// both. (With narrower vectors, of which registers hold fewer, it gains nothing.)
+template <bool FAR, class S>
+ONEPASS_INLINE bool in_pairs(const RowsNorm<S>& a) {
+    return NATIVE == 64 && !FAR && a.affine.period == 1 && a.y_stride % Edge<S>::LINE == 0;
+}
+template <bool LOW, class S, class Affine>
+ONEPASS_INLINE void apply_two(const RowsNorm<S>& a, index row, index from, index to, const Line<Arith<S>>* line,
+                              const Affine& affine) {
+    using T = Arith<S>;
+    const S* x[] = {a.x + row * a.x_stride + from, a.x + (row + 1) * a.x_stride + from};
+    const Deviation<T, LOW, false> deviation[] = {Deviation<T, LOW, false>(line[0]), Deviation<T, LOW, false>(line[1])};
+    const Vec<T> scale[] = {splat(line[0].scale), splat(line[1].scale)};
+    S* y = a.y + row * a.y_stride + from;
+    write_two<T>(y, a.y_stride, affine.lead(y, false), to - from, [&](int k, index i, auto lanes) ONEPASS_FLAT {
+        return affine(deviation[k](load(x[k] + i, lanes)) * scale[k], i, lanes);
+    });
+}
+// False where a row has to be brought into range, and so is applied by itself.
+template <class S, class Affine>
+ONEPASS_INLINE bool try_two(const RowsNorm<S>& a, index row, index from, index to, const Line<Arith<S>>* line,
+                            const Affine& affine) {
+    if (__builtin_expect(line[0].ranged || line[1].ranged, 0)) return false;
+    if (line[0].low != 0 || line[1].low != 0)
+        apply_two<true>(a, row, from, to, line, affine);
+    else
+        apply_two<false>(a, row, from, to, line, affine);
+    return true;
+}
+
 // SENT: the place of the next piece in y is sent for.
 template <bool FAR, bool SENT, class S, class AffineAt>
 __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index rows, AffineAt affine_at) {
@@ -86,7 +116,10 @@ __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index 
     for (index i = 0; i < rows; ++i) line[i] = x.line(row + i);
     Edge<S> edge;
     each_stretch<STRETCH<FAR>>(a.y + row * a.y_stride, a.cols, [&](index from, index to) ONEPASS_FLAT {
-        for (index i = 0; i < rows; ++i) {
+        index i = 0;
+        if (!SENT && in_pairs<FAR>(a))
+            while (i + 2 <= rows && try_two(a, row + i, from, to, line + i, affine_at(from))) i += 2;
+        for (; i < rows; ++i) {
             S* y = a.y + (row + i) * a.y_stride;
             const Shares<S, 1, 1, Way::straight> next = {
                 {i + 1 < rows ? y + a.y_stride + from : a.y + row * a.y_stride + to}};
@@ -189,7 +222,10 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, bool joine
         Line<Arith<S>> lines[SIDE];
         sends<FAR>(a) ? lines_of_narrow<true, CENTERED>(reader, row, lines)
                       : lines_of_narrow<false, CENTERED>(reader, row, lines);
-        for (index i = 0; i < SIDE; ++i)
+        index i = 0;
+        if (in_pairs<FAR>(a))
+            while (i < SIDE && try_two(a, row + i, 0, a.cols, lines + i, affine_of(row + i))) i += 2;
+        for (; i < SIDE; ++i)
             apply_row(Plain<S>{a.x + (row + i) * a.x_stride}, a.y + (row + i) * a.y_stride, a.cols, lines[i],
                       affine_of(row + i), FAR, joined && row + i + 1 < a.rows, edge);
     }

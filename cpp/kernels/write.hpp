@@ -101,6 +101,33 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
     return write_bursts<T>(i, end, source, value, put);
 }
 
+// Two rows at once, not streamed, which lie alike within their lines: so what value(row, i, lanes) reads beside x at i, it
+// reads for both.
+template <class T, class S, class Value>
+ONEPASS_INLINE void write_two(S* y, index stride, index lead, index n, const Value& value) {
+    constexpr index STEP = BURST * WIDTH<T>;
+    const auto one_vector = [&](index i, auto lanes) ONEPASS_FLAT {
+        const Vec<T> first = value(0, i, lanes), second = value(1, i, lanes);
+        store(y + i, first, lanes);
+        store(y + stride + i, second, lanes);
+    };
+    index i = lead < n ? lead : n;
+    each_vector<T>(i, one_vector);
+    for (; i + STEP <= n; i += STEP) {
+        Vec<T> first[BURST], second[BURST];
+#pragma GCC unroll 4
+        for (int k = 0; k < BURST; ++k) {
+            first[k] = held(value(0, i + k * WIDTH<T>, All{}));
+            second[k] = held(value(1, i + k * WIDTH<T>, All{}));
+        }
+#pragma GCC unroll 4
+        for (int k = 0; k < BURST; k += 2) store(y + i + k * WIDTH<T>, first[k], first[k + 1]);
+#pragma GCC unroll 4
+        for (int k = 0; k < BURST; k += 2) store(y + stride + i + k * WIDTH<T>, second[k], second[k + 1]);
+    }
+    each_vector<T>(n - i, [&](index j, auto lanes) ONEPASS_FLAT { one_vector(i + j, lanes); });
+}
+
 // How many elements of a row of y come before its lines, where parameters are read `beside` it: those before the first line
 // of y, if the parameters' vectors lie on lines then, too, or y is streamed; or else before the first line of the
 // parameters, for they are several.
