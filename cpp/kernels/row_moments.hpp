@@ -79,7 +79,7 @@ struct LaneMoments {
     ONEPASS_INLINE LaneMoments(const Source& x, index start, index n, const Shift<T, RANGED>& shift)
         : x(x), shift(shift), start(start), n(n) {}
 
-    // A chunk in pieces: the sums of a part, then its squares, and so on.
+    // A chunk in pieces, for what is done between them: the sums of a part, then its squares, and so on.
     static constexpr int PIECES = 2 * PARTS;
     ONEPASS_INLINE void piece(int k) {
         k % 2 == 0 ? take(k / 2) : square(k / 2);
@@ -87,9 +87,9 @@ struct LaneMoments {
     }
 
     ONEPASS_INLINE void rest() {
-        while (done + STEP <= n)
-#pragma GCC unroll 8
-            for (int k = 0; k < PIECES; ++k) piece(k);
+        for (; done + STEP <= n; done += STEP)
+#pragma GCC unroll 4
+            for (int j = 0; j < PARTS; ++j) chunk(j);
         for (; done + LANES<T> <= n; done += LANES<T>)
             for (int j = 0; j < PARTS; ++j) add(j, shift(x.at(start + done + j * WIDTH<T>, All{}), one));
         for (int j = 0; j < PARTS && done + j * WIDTH<T> < n; ++j) {
@@ -101,6 +101,23 @@ struct LaneMoments {
   private:
     Vec<T> d[CHUNK];
 
+    // The same at once, which takes fewer registers.
+    ONEPASS_INLINE void chunk(int j) {
+        const index at = start + done + j * WIDTH<T>;
+        const auto deviation = [&](int i) ONEPASS_FLAT {
+            return shift(of_chunk(x, at + i * LANES<T>, i * LANES<T> + j * WIDTH<T>), one);
+        };
+        if constexpr (CENTERED)
+            all[j] = all[j] + tree_of<CHUNK>([&](int i) ONEPASS_FLAT {
+                         const Vec<T> d = deviation(i);
+                         return Sums<Vec<T>>{d, d * d};
+                     });
+        else
+            all[j].squares = all[j].squares + tree_of<CHUNK>([&](int i) ONEPASS_FLAT {
+                                 const Vec<T> d = deviation(i);
+                                 return d * d;
+                             });
+    }
     ONEPASS_INLINE void take(int j) {
         const index at = start + done + j * WIDTH<T>;
 #pragma GCC unroll 8

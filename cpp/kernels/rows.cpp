@@ -199,14 +199,8 @@ ONEPASS_INLINE bool narrow(const RowsNorm<S>& a) {
            a.cols * index(sizeof(S)) <= narrow_row<S, FAR>(a.centered, a.beyond);
 }
 
-// (A call where registers are few: its loops take up to 1.6 times as long as a part of something larger.)
 template <bool SENT, bool CENTERED, bool FAR, class S>
-#if defined(__AVX512F__)
-ONEPASS_INLINE
-#else
-__attribute__((noinline))
-#endif
-    void lines_of_narrow(const Reader<S, FAR>& of, index row, Line<Arith<S>> (&lines)[SIDE]) {
+ONEPASS_INLINE void lines_of_narrow(const Reader<S, FAR>& of, index row, Line<Arith<S>> (&lines)[SIDE]) {
     const RowsNorm<S>& a = of.a;
     const auto source_of = [&](index i) ONEPASS_FLAT { return sending<SENT>(Plain<S>{a.x + i * a.x_stride}, of.whole(i)); };
     narrow_lines<CENTERED>(a, row, source_of, lines);

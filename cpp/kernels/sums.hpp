@@ -46,7 +46,8 @@ ONEPASS_INLINE Sums<T> lane(const Sums<Vector<T, 16>>& a, int i) {
 }
 
 // value(0) .. value(N - 1) as sum8() adds them, but each called in its turn, and what it was added to held: as few
-// registers as can be.
+// registers as can be. (What is used once compilers put off until it is used: all values would come first, and where
+// registers are too few for them, they go to memory and back.)
 template <class T>
 ONEPASS_INLINE Sums<Vec<T>> held(const Sums<Vec<T>>& a) {
     return {held(a.sum), held(a.squares)};
