@@ -101,7 +101,7 @@ struct LaneMoments {
   private:
     Vec<T> d[CHUNK];
 
-    // The same at once, which takes fewer registers.
+    // A part of a chunk at once, which takes fewer registers than in pieces.
     ONEPASS_INLINE void chunk(int j) {
         const index at = start + done + j * WIDTH<T>;
         const auto deviation = [&](int i) ONEPASS_FLAT {

@@ -85,7 +85,7 @@ struct LaneProducts {
 template <class T>
 struct LaneSums {
     Sums<Vec<T>> x[PARTS] = {};
-    LaneProducts<T> of;
+    LaneProducts<T> products;
 };
 
 // Of the columns start..end of a row. g and the products are summed chunk by chunk in the order in which they lie (one
@@ -117,7 +117,7 @@ ONEPASS_INLINE LaneSums<Arith<S>> sum_lanes_of(const RowsBackward<S>& a, index r
 #pragma GCC unroll 4
         for (int part = 0; part < PARTS; ++part) {
             Sums<Vec<T>> all = sums.x[part];
-            Vec<T> g = sums.of.g[part], gx = sums.of.gx[part];
+            Vec<T> g = sums.products.g[part], gx = sums.products.gx[part];
             for (index j = i; j < to; j += STEP) {
                 Vec<T> sum = {}, product = {};
                 const auto vector = [&](int k) ONEPASS_FLAT {
@@ -130,19 +130,21 @@ ONEPASS_INLINE LaneSums<Arith<S>> sum_lanes_of(const RowsBackward<S>& a, index r
                 gx = gx + product;
             }
             sums.x[part] = all;
-            sums.of.g[part] = g;
-            sums.of.gx[part] = gx;
+            sums.products.g[part] = g;
+            sums.products.gx[part] = gx;
         }
         i = to;
     }
     for (; i + LANES<T> <= end; i += LANES<T>)
 #pragma GCC unroll 4
         for (int part = 0; part < PARTS; ++part)
-            sums.x[part] = sums.x[part] + sums_of(add(i + part * WIDTH<T>, sums.of.g[part], sums.of.gx[part], All{}));
+            sums.x[part] =
+                sums.x[part] + sums_of(add(i + part * WIDTH<T>, sums.products.g[part], sums.products.gx[part], All{}));
     if (i < end)
         for (int part = 0; part < PARTS; ++part) {
             const index at = i + part * WIDTH<T>, left = end - at;
-            sums.x[part] = sums.x[part] + sums_of(keep(add(at, sums.of.g[part], sums.of.gx[part], First{left}), left));
+            sums.x[part] =
+                sums.x[part] + sums_of(keep(add(at, sums.products.g[part], sums.products.gx[part], First{left}), left));
         }
     if constexpr (!CENTERED)   // (and so compilers leave out what comes before)
         for (Sums<Vec<T>>& of : sums.x) of.sum = Vec<T>{};
@@ -166,8 +168,8 @@ ONEPASS_INLINE Gradient<Arith<S>> read_row(const RowsBackward<S>& a, index row, 
     double g = 0, gx = 0;
     const Moments m = joined_blocks(a.cols, BLOCK_SIZE<T>, double(pivot), [&](index start, index n) ONEPASS_FLAT {
         const LaneSums<T> sums = sum_lanes_of<SENDS, CENTERED>(a, row, start, start + n, pivot);
-        if constexpr (CENTERED) g += double(sum_lanes(sums.of.g));
-        gx += double(sum_lanes(sums.of.gx));
+        if constexpr (CENTERED) g += double(sum_lanes(sums.products.g));
+        gx += double(sum_lanes(sums.products.gx));
         return moments_of<T>(sums.x, n, 1.0 / double(n));
     });
     Finished f;
@@ -286,8 +288,8 @@ __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, 
     Vec<float> g[SIDE], gx[SIDE];
     const auto sums_of = [&](index i, float pivot) ONEPASS_FLAT {
         const LaneSums<float> sums = sum_lanes_of<false, CENTERED>(a, i, 0, a.cols, pivot);
-        g[beside(int(i - row))] = fold_parts(sums.of.g, Plus());
-        gx[beside(int(i - row))] = fold_parts(sums.of.gx, Plus());
+        g[beside(int(i - row))] = fold_parts(sums.products.g, Plus());
+        gx[beside(int(i - row))] = fold_parts(sums.products.gx, Plus());
         return fold_parts(sums.x, Plus());
     };
     double beyond[SIDE];
