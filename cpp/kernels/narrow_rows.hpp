@@ -25,14 +25,6 @@ ONEPASS_INLINE Sums<Vec<float>> upper_halves(const Sums<Vec<float>>& a, const Su
     return {upper_halves<OF_EACH>(a.sum, b.sum), upper_halves<OF_EACH>(a.squares, b.squares)};
 }
 
-// Lanes that are added, of whatever kind.
-struct Plus {
-    template <class V>
-    ONEPASS_INLINE V operator()(const V& a, const V& b, int) const {
-        return a + b;
-    }
-};
-
 // The lines of SIDE rows from row `first` on, of LANES elements at least and a block at most. source_of(row) is where a row
 // is read again, if need be, and sums_of(row, pivot) what its lanes have. `beyond` gets what its mean has beyond the pivot,
 // or NaN where the line is not from these sums.

@@ -137,7 +137,7 @@ struct LaneMoments {
 
 template <class T>
 ONEPASS_INLINE Moments moments_of(const Sums<Vec<T>> (&lanes)[PARTS], index n, double inverse) {
-    const Sums<T> sums = fold<T>(lanes, [](auto a, auto b, int) ONEPASS_FLAT { return a + b; });
+    const Sums<T> sums = fold<T>(lanes, Plus());
     return from_sums(double(sums.sum), double(sums.squares), double(n), inverse);
 }
 
