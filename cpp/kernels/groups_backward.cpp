@@ -126,12 +126,52 @@ ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows,
     });
 }
 
+// Half a chunk, from its row `first` on, as sum8() adds them.
+template <class T, class S, class Value, class Lanes>
+ONEPASS_INLINE Part<T> half_of(const S* dy, index stride, int first, const Value& value, Lanes lanes) {
+    const auto row = [&](int i) ONEPASS_FLAT {
+        const Vec<T> d = value(i), e = held(load(dy + i * stride, lanes));
+        return Part<T>{d, d * d, e, e * d};
+    };
+    return (row(first) + row(first + 1)) + (row(first + 2) + row(first + 3));
+}
+
+// Adds a whole chunk of columns in two halves, a piece of its columns at a time: x and dy often lie alike within pages, so
+// that of rows that are pages apart all sixteen lines would lie in one set of the first-level cache, which holds eight or
+// twelve; what the processor fetches ahead of them would be gone before it is read.
+template <class S>
+ONEPASS_INLINE void add_halves(const S* x, const S* dy, index stride, index cols, const Places<Arith<S>>& to) {
+    using T = Arith<S>;
+    constexpr index PIECE = 1024 / sizeof(T);
+    alignas(PACK) T room[4][PIECE];
+    const Places<T> half = {nullptr, room[0], room[1], room[2], room[3]};
+    const Vec<T> one = hidden_one<T>();
+    for (index from = 0, end = to_line(x); from < cols; from = end, end += PIECE) {
+        if (end > cols) end = cols;
+        const auto each_half = [&](int first, const auto& put) ONEPASS_FLAT {
+            each_vector<T>(end - from, [&](index i, auto lanes) ONEPASS_FLAT {
+                const index j = from + i;
+                const Vec<T> pivot = load(to.pivot + j, lanes);
+                const auto value = [&](int k) ONEPASS_FLAT { return minus(load(x + k * stride + j, lanes), pivot, one); };
+                put(i, half_of<T>(dy + j, stride, first, value, lanes), lanes);
+            });
+        };
+        each_half(0, [&](index i, const Part<T>& part, auto lanes) ONEPASS_FLAT { store_part(half, i, part, lanes); });
+        each_half(CHUNK / 2, [&](index i, const Part<T>& part, auto lanes) ONEPASS_FLAT {
+            store_part(to, from + i, load_part(to, from + i, lanes) + (load_part(half, i, lanes) + part), lanes);
+        });
+    }
+}
+
 // All rows, from pivots that are known. The sums that they are added to are 0.
 template <bool RANGED, bool FOLDED, class S>
 ONEPASS_INLINE void add_rows_of(const S* x, const S* dy, index stride, index rows, index cols, const Arith<S>* before,
                                 const Arith<S>* after, const Places<Arith<S>>& to, const Later<S>& later) {
     for (index j = 0; j < cols; ++j) to.low[j] = to.m2[j] = to.sum[j] = to.product[j] = 0;
     index row = 0;
+    if constexpr (!RANGED && !FOLDED && sizeof(S) == sizeof(Arith<S>))   // (16 bits are converted, and that for longer)
+        for (; !later.far && row + CHUNK <= rows; row += CHUNK)
+            add_halves(x + row * stride, dy + row * stride, stride, cols, to);
     for (; row + CHUNK <= rows; row += CHUNK)
         add_chunk<true, RANGED, FOLDED>(x + row * stride, dy + row * stride, stride, CHUNK, cols, before, after, to, later);
     if (row < rows)
