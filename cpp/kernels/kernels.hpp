@@ -313,19 +313,20 @@ struct Table {
 };
 
 // One of each for every instruction set: fills in the kernels of its file.
-#define ONEPASS_DECLARE(isa)                \
-    namespace isa {                         \
-    void add_rows(Table& table);            \
-    void add_rows_add(Table& table);        \
-    void add_rows_apply(Table& table);      \
-    void add_rows_backward(Table& table);   \
-    void add_columns(Table& table);         \
-    void add_columns_apply(Table& table);   \
-    void add_groups(Table& table);          \
-    void add_extremes(Table& table);        \
-    void add_weighted(Table& table);        \
-    void add_groups_backward(Table& table); \
-    void add_ceilings(Table& table);        \
+#define ONEPASS_DECLARE(isa)                      \
+    namespace isa {                               \
+    void add_rows(Table& table);                  \
+    void add_rows_add(Table& table);              \
+    void add_rows_apply(Table& table);            \
+    void add_rows_backward(Table& table);         \
+    void add_columns(Table& table);               \
+    void add_columns_apply(Table& table);         \
+    void add_groups(Table& table);                \
+    void add_extremes(Table& table);              \
+    void add_weighted(Table& table);              \
+    void add_groups_backward(Table& table);       \
+    void add_groups_backward_apply(Table& table); \
+    void add_ceilings(Table& table);              \
     }
 ONEPASS_DECLARE(baseline)
 #if defined(__x86_64__)
