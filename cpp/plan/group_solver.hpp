@@ -313,9 +313,13 @@ class Solver {
         // be in the cache still.
         const index lead = index((0 - reinterpret_cast<std::uintptr_t>(y_)) % Scratch::LINE / sizeof(S));
         // A few equal ones: the parameters of more columns would come from the second-level cache for each row again. (What
-        // is streamed needs no room beside them, and memory likes long pieces: twice as many, as long as they fit.)
+        // is streamed needs no room beside them, and memory likes long pieces: twice as many, as long as they fit. So do
+        // whole rows, where the parameters leave some of a roomy first cache: of a mean that is given there is no low part.)
+        constexpr index FITS = 28 << 10;   // bytes
         const index body = std::max<index>(cols - lead, 1), line_of_y = Scratch::LINE / index(sizeof(S));
-        const index most = stream_ && sizeof(T) == 4 ? 2 * TILE : TILE;
+        const index parameters = body * (p.given_mean ? 3 : 4) * index(sizeof(T));
+        const bool doubled = sizeof(T) == 4 && (stream_ || (roomy_first_cache && parameters <= FITS));
+        const index most = doubled ? 2 * TILE : TILE;
         const index wide = ceil_div(ceil_div(body, ceil_div(body, most + most / 8)), line_of_y) * line_of_y;
         const index tiles = ceil_div(body, wide), block = piece_of(rows, tiles, team, 1, COLUMN_BLOCK);
         const index tasks = ceil_div(rows, block) * tiles;
