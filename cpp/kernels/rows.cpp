@@ -187,20 +187,19 @@ ONEPASS_INLINE Line<Arith<S>> interleave(const RowsNorm<S>& a, bool joined, Edge
 // Narrow rows are joined side by side. Where rows can be interleaved, wider ones are quicker so, and the sooner the farther
 // away x is: as many rows as are joined take room in the caches twice, for x and for y. Where they cannot, and y is
 // streamed, a row's stores drain while the next one is read; those of many rows at once would be waited for.
-template <class S, bool FAR>
-constexpr index narrow_row(bool centered, bool beyond) {   // bytes
+template <bool FAR, class S>
+ONEPASS_INLINE index narrow_row(const RowsNorm<S>& a) {   // bytes
     constexpr bool HALF = sizeof(S) == 2;
     if (NATIVE < 64) {
-        if (FAR && !HALF && (NATIVE == 32 || !centered)) return (1 << 10) - 1;
+        if (FAR && !HALF && (NATIVE == 32 || (!a.centered && a.far))) return a.far ? (1 << 10) - 1 : 2 << 10;
         return (NATIVE == 32 && !HALF ? 6 << 10 : 8 << 10) - 1;
     }
-    if (FAR) return HALF && centered ? 512 : 256;
-    return HALF ? 2048 : !centered ? 512 : beyond ? 1024 : 1536;
+    if (FAR) return HALF && a.centered ? 512 : 256;
+    return HALF ? 2048 : !a.centered ? 512 : a.beyond ? 1024 : 1536;
 }
 template <bool FAR, class S>
 ONEPASS_INLINE bool narrow(const RowsNorm<S>& a) {
-    return a.rows >= SIDE && a.cols >= LANES<float> &&
-           a.cols * index(sizeof(S)) <= narrow_row<S, FAR>(a.centered, a.beyond);
+    return a.rows >= SIDE && a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= narrow_row<FAR>(a);
 }
 
 template <bool SENT, bool CENTERED, bool FAR, class S>

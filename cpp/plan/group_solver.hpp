@@ -314,7 +314,8 @@ class Solver {
         const index lead = index((0 - reinterpret_cast<std::uintptr_t>(y_)) % Scratch::LINE / sizeof(S));
         // A few equal ones: the parameters of more columns would come from the second-level cache for each row again. (What
         // is streamed needs no room beside them, and memory likes long pieces: twice as many, as long as they fit. So do
-        // whole rows, where the parameters leave some of a roomy first cache: of a mean that is given there is no low part.)
+        // whole rows, where the parameters leave some of a roomy first cache: of a mean that is given there is no low
+        // part.)
         constexpr index FITS = 28 << 10;   // bytes
         const index body = std::max<index>(cols - lead, 1), line_of_y = Scratch::LINE / index(sizeof(S));
         const index parameters = body * (p.given_mean ? 3 : 4) * index(sizeof(T));
