@@ -41,6 +41,14 @@ void apply(Apply<S> a) {
             return v;
         };
         S* y = a.y + row * a.y_stride;
+        if constexpr (COLUMNS_PAIR<S> && AFFINE != Affine::row && !APART)
+            if (row + 1 < a.rows && pair<S>(a.stream, a.y_stride)) {
+                write_two<T>(y, a.y_stride, lead_of(y, line.mean, false), a.cols,
+                             [&](int k, index j, auto lanes)
+                                 ONEPASS_FLAT { return value(load(x + k * a.x_stride + j, lanes), j, lanes); });
+                ++row;
+                continue;
+            }
         write_row<T>(y, lead_of(y, line.mean, a.stream), a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge,
                      Nothing{}, Shares<S, 1, 1, Way::both>{{x + behind<S>(a.cols, a.x_stride)}, 0, {x}});
     }

@@ -68,10 +68,18 @@ void write_gradient(Gradient<S> a) {
             if constexpr (RANGED) g = (g * before.at(j, lanes)) * after.at(j, lanes);
             return g;
         };
+        S* dx = a.dx + row * a.stride;
+        if constexpr (COLUMNS_PAIR<S> && !BY_ROW)
+            if (row + 1 < a.rows && pair<S>(a.stream, a.stride)) {
+                write_two<T>(dx, a.stride, lead_of(dx, a.mean, false), a.cols,
+                             [&](int k, index j, auto lanes)
+                                 ONEPASS_FLAT { return value(source(k * a.stride + j, lanes), j, lanes); });
+                ++row;
+                continue;
+            }
         // (Rows that wait for no parameters are read fast enough.)
         const index at = behind<S>(a.cols, a.stride);
         const Shares<S, 1, BY_ROW ? 0 : PLAIN ? 1 : 2, Way::both> later = {{dy + at, x + at}, 0, {dy, x}};
-        S* dx = a.dx + row * a.stride;
         write_row<T>(dx, BY_ROW ? to_line(dx) : lead_of(dx, a.mean, a.stream), a.cols, source, value, a.stream,
                      joined && row + 1 < a.rows, edge, Nothing{}, later);
     }

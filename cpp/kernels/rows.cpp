@@ -78,11 +78,10 @@ struct Reader {
     }
 };
 
-// Two rows at once, which are not streamed, where their places within lines are the same: weight and bias are read for
-// both. (With narrower vectors, of which registers hold fewer, it gains nothing.)
+// Two rows at once: weight and bias are read for both.
 template <bool FAR, class S>
 ONEPASS_INLINE bool in_pairs(const RowsNorm<S>& a) {
-    return NATIVE == 64 && !FAR && a.affine.period == 1 && a.y_stride % Edge<S>::LINE == 0;
+    return a.affine.period == 1 && pair<S>(FAR, a.y_stride);
 }
 template <bool LOW, class S, class Affine>
 ONEPASS_INLINE void apply_two(const RowsNorm<S>& a, index row, index from, index to, const Line<Arith<S>>* line,

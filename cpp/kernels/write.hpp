@@ -102,9 +102,20 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
 }
 
 // Two rows at once, not streamed, which lie alike within their lines: so what value(row, i, lanes) reads beside x at i, it
-// reads for both.
+// reads for both. (With narrower vectors there are registers for bursts of two, and not for conversions.)
+template <class S>
+constexpr bool MAY_PAIR = NATIVE == 64 || sizeof(S) == sizeof(Arith<S>);
+template <class S>
+ONEPASS_INLINE bool pair(bool streamed, index stride) {
+    return MAY_PAIR<S> && !streamed && stride % Edge<S>::LINE == 0;
+}
+// Columns have three to five parameters an element: the narrowest vectors take longest to load these. (Wider ones were
+// slower by two rows.)
+template <class S>
+constexpr bool COLUMNS_PAIR = NATIVE == 16 && MAY_PAIR<S>;
 template <class T, class S, class Value>
 ONEPASS_INLINE void write_two(S* y, index stride, index lead, index n, const Value& value) {
+    constexpr int BURST = NATIVE == 64 ? onepass::ONEPASS_ISA::BURST : 2;
     constexpr index STEP = BURST * WIDTH<T>;
     const auto one_vector = [&](index i, auto lanes) ONEPASS_FLAT {
         const Vec<T> first = value(0, i, lanes), second = value(1, i, lanes);
