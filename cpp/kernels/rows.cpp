@@ -185,7 +185,8 @@ ONEPASS_INLINE Line<Arith<S>> interleave(const RowsNorm<S>& a, bool joined, Edge
 
 // Narrow rows are joined side by side. Where rows can be interleaved, wider ones are quicker so, and the sooner the farther
 // away x is: as many rows as are joined take room in the caches twice, for x and for y. Where they cannot, and y is
-// streamed, a row's stores drain while the next one is read; those of many rows at once would be waited for.
+// streamed, a row's stores drain while the next one is read; those of many rows at once would be waited for. (From a cache
+// the next row is read too soon for that, where rows are short.)
 template <bool FAR, class S>
 ONEPASS_INLINE index narrow_row(const RowsNorm<S>& a) {   // bytes
     constexpr bool HALF = sizeof(S) == 2;
