@@ -38,7 +38,7 @@ template <class S>
 void solve(const Groups<S>& p) {
     const Kernels<S>& k = kernels<S>();
     const index each = p.rows * p.groups * p.span * index(sizeof(S)) * (p.y ? 2 : 1), bytes = each * p.problems;
-    const int threads = threads_in_step(bytes);
+    const int threads = threads_for(bytes);
     const bool stream = p.y && streams(p.x, p.y, bytes, threads);
     // Many problems: each thread solves whole ones. Few: all threads solve each together.
     const bool whole = p.problems >= threads;

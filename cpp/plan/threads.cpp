@@ -20,7 +20,7 @@ namespace {
 #if defined(ONEPASS_SHUFFLE)
 constexpr index BYTES_PER_THREAD = 1 << 10;
 #else
-constexpr index BYTES_PER_THREAD = 64 << 10;
+constexpr index BYTES_PER_THREAD = 128 << 10;
 #endif
 
 std::atomic<int> limit{0};

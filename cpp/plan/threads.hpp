@@ -16,9 +16,8 @@ int get_num_threads();
 void set_num_threads(int n);   // n >= 1
 bool has_openmp();
 
-// How many threads pay for a job that moves so many bytes; and for one whose members wait for each other on the way.
+// How many threads pay for a job that moves so many bytes.
 int threads_for(index bytes);
-inline int threads_in_step(index bytes) { return threads_for(bytes / 2); }
 
 struct Team {
     int id = 0, size = 1;
