@@ -51,6 +51,11 @@ ONEPASS_INLINE Part<T> operator+(const Part<T>& a, const Part<T>& b) {
     return {a.low + b.low, a.m2 + b.m2, a.sum + b.sum, a.product + b.product};
 }
 
+// Of one element, x - pivot and dy.
+template <class T>
+ONEPASS_INLINE Part<T> part_of(Vec<T> d, Vec<T> e) {
+    return {d, d * d, e, e * d};
+}
 template <bool WHOLE, class T, class S, class Value, class Lanes>
 ONEPASS_INLINE Part<T> part_of(const S* dy, index stride, index rows, const Value& value, Lanes lanes) {
     Part<T> part = {};
@@ -71,10 +76,7 @@ ONEPASS_INLINE Part<T> part_of(const S* dy, index stride, index rows, const Valu
         part.m2 = sum8(d);
         part.product = sum8(e);
     } else {
-        for (index i = 0; i < rows; ++i) {
-            const Vec<T> d = value(i), e = load(dy + i * stride, lanes);
-            part = part + Part<T>{d, d * d, e, e * d};
-        }
+        for (index i = 0; i < rows; ++i) part = part + part_of<T>(value(i), load(dy + i * stride, lanes));
     }
     return part;
 }
@@ -128,10 +130,7 @@ ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows,
 // Half a chunk, from its row `first` on, as sum8() adds them.
 template <class T, class S, class Value, class Lanes>
 ONEPASS_INLINE Part<T> half_of(const S* dy, index stride, int first, const Value& value, Lanes lanes) {
-    const auto row = [&](int i) ONEPASS_FLAT {
-        const Vec<T> d = value(i), e = held(load(dy + i * stride, lanes));
-        return Part<T>{d, d * d, e, e * d};
-    };
+    const auto row = [&](int i) ONEPASS_FLAT { return part_of<T>(value(i), held(load(dy + i * stride, lanes))); };
     return (row(first) + row(first + 1)) + (row(first + 2) + row(first + 3));
 }
 

@@ -101,8 +101,7 @@ ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, cons
     return write_bursts<T>(i, end, source, value, put);
 }
 
-// Two rows at once, not streamed, which lie alike within their lines: so what value(row, i, lanes) reads beside x at i, it
-// reads for both. (With narrower vectors there are registers for bursts of two, and not for conversions.)
+// Whether two rows are written at once: of narrower vectors there are registers for bursts of two, and not for conversions.
 template <class S>
 constexpr bool MAY_PAIR = NATIVE == 64 || sizeof(S) == sizeof(Arith<S>);
 template <class S>
@@ -113,6 +112,9 @@ ONEPASS_INLINE bool pair(bool streamed, index stride) {
 // slower by two rows.)
 template <class S>
 constexpr bool COLUMNS_PAIR = NATIVE == 16 && MAY_PAIR<S>;
+
+// Two rows at once, not streamed, which lie alike within their lines: so what value(row, i, lanes) reads beside x at i, it
+// reads for both.
 template <class T, class S, class Value>
 ONEPASS_INLINE void write_two(S* y, index stride, index lead, index n, const Value& value) {
     constexpr int BURST = NATIVE == 64 ? onepass::ONEPASS_ISA::BURST : 2;
