@@ -42,27 +42,35 @@ ONEPASS_INLINE bool narrow(const RowsBackward<S>& a) {
     return a.rows >= SIDE && a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= most;
 }
 
-// Whether both readings send for a later row: where dx is streamed, if arithmetic does not take longer than memory. (Wide
-// rows leave little room in the first cache for what was sent for, so it had better come late.)
+// Which readings send for a later row: both, where dx is streamed, if arithmetic does not take longer than memory. (Wide
+// rows leave little room in the first cache for what was sent for, so it had better come late.) Else the last one alone;
+// and where rows come from a cache and dx is streamed, the first sends for what it reads SOON, of which some is gone again.
+enum class Sends { last, soon, both };
 template <class S>
 constexpr bool MAY_SEND = NATIVE == 64 || (NATIVE == 32 && sizeof(S) > 2);
 template <class S>
-ONEPASS_INLINE bool sends(const RowsBackward<S>& a) {
+constexpr bool MAY_SEND_SOON = MAY_SEND<S> && sizeof(S) == 4;
+template <class S>
+ONEPASS_INLINE Sends who_sends(const RowsBackward<S>& a) {
     const index least = (NATIVE == 64 ? 0 : 8 << 10) + (a.far ? 0 : 8 << 10);   // bytes
-    return a.stream && !narrow(a) && a.cols * index(sizeof(S)) >= least;
+    if (!a.stream || narrow(a)) return Sends::last;
+    return a.cols * index(sizeof(S)) >= least ? Sends::both : a.centered && !a.far ? Sends::soon : Sends::last;
 }
 
 // What the first reading of a row sends for, or the LAST. Where both send, each for all of a later row: what is sent for
 // while all places for what is underway are taken is lost, and the first is quicker than memory is. The last one sends for
 // all twice, or (in two steps) for what is three times as far. Else it sends alone. (Rows of whole pages lie in few sets of
 // the first cache: half as far, where both send.)
-template <bool SENDS, bool LAST, class S>
+template <Sends WHO, bool LAST, class S>
 ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
+    constexpr bool BOTH = WHO == Sends::both, SOONER = WHO == Sends::soon && !LAST;
     const bool pages = a.cols * index(sizeof(S)) % 4096 == 0;
-    const index ahead = narrow(a) && a.ahead < SIDE ? index(SIDE) : SENDS && pages ? (a.ahead + 1) / 2 : a.ahead;
-    const index later = row + ahead * (SENDS && LAST && !roomy_first_cache ? 3 : 1);
-    constexpr Way WAY = !SENDS ? Way::straight : LAST ? Way::twice : Way::half;
-    return Shares<S, 1, SENDS || LAST ? 2 : 0, WAY>{{a.x + later * a.x_stride, a.dy + later * a.dy_stride}};
+    const index ahead = narrow(a) && a.ahead < SIDE ? index(SIDE) : BOTH && pages ? (a.ahead + 1) / 2 : a.ahead;
+    const index later = SOONER ? row : row + ahead * (BOTH && LAST && !roomy_first_cache ? 3 : 1);
+    constexpr index FROM = SOONER ? SOON<S> : 0;
+    constexpr Way WAY = !BOTH ? Way::straight : LAST ? Way::twice : Way::half;
+    return Shares<S, 1, BOTH || SOONER || LAST ? 2 : 0, WAY>{
+        {a.x + later * a.x_stride + FROM, a.dy + later * a.dy_stride + FROM}};
 }
 
 template <bool CENTERED, bool LOW, bool RANGED, class T>
@@ -92,7 +100,7 @@ struct LaneSums {
 // chain of additions for all of a row would take longer than to read it), x as its moments always are. A few chunks of one
 // part of the lanes after another, so that all is in registers. (And held there, for what is used once compilers put off
 // until it is, and run out of them: each store in here would wait for those that are streamed.)
-template <bool SENDS, bool CENTERED, class S>
+template <Sends WHO, bool CENTERED, class S>
 ONEPASS_INLINE LaneSums<Arith<S>> sum_lanes_of(const RowsBackward<S>& a, index row, index start, index end,
                                                Arith<S> pivot) {
     using T = Arith<S>;
@@ -100,7 +108,7 @@ ONEPASS_INLINE LaneSums<Arith<S>> sum_lanes_of(const RowsBackward<S>& a, index r
     const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
     const T* weight = a.weight;
     const Vec<T> one = hidden_one<T>(), about = splat(pivot);
-    const auto later = sent_for<SENDS, false>(a, row);
+    const auto later = sent_for<WHO, false>(a, row);
     const auto add = [&](index i, Vec<T>& sum, Vec<T>& product, auto lanes) ONEPASS_FLAT {
         Vec<T> d = load(x + i, lanes);
         if constexpr (CENTERED) d = minus(d, about, one);
@@ -160,14 +168,14 @@ ONEPASS_INLINE Gradient<T> gradient_of(const Line<T>& line, double g, double gx,
 }
 
 // The moments of a row, and the sums beside them, in blocks.
-template <bool SENDS, bool CENTERED, class S>
+template <Sends WHO, bool CENTERED, class S>
 ONEPASS_INLINE Gradient<Arith<S>> read_row(const RowsBackward<S>& a, index row, double inverse, double of_count) {
     using T = Arith<S>;
     const Plain<S> x = {a.x + row * a.x_stride};
     const T pivot = CENTERED ? choose_pivot(x, a.cols, T(1)) : T(0);
     double g = 0, gx = 0;
     const Moments m = joined_blocks(a.cols, BLOCK_SIZE<T>, double(pivot), [&](index start, index n) ONEPASS_FLAT {
-        const LaneSums<T> sums = sum_lanes_of<SENDS, CENTERED>(a, row, start, start + n, pivot);
+        const LaneSums<T> sums = sum_lanes_of<WHO, CENTERED>(a, row, start, start + n, pivot);
         if constexpr (CENTERED) g += double(sum_lanes(sums.products.g));
         gx += double(sum_lanes(sums.products.gx));
         return moments_of<T>(sums.x, n, 1.0 / double(n));
@@ -205,7 +213,7 @@ ONEPASS_INLINE void sum_row(const RowsBackward<S>& a, index row, Gradient<Arith<
     of.c2 = T(c2 / double(a.cols));
 }
 
-template <bool SENDS, bool CENTERED, bool LOW, bool RANGED, class S>
+template <Sends WHO, bool CENTERED, bool LOW, bool RANGED, class S>
 ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient<Arith<S>>& of, Edge<S>& edge) {
     using T = Arith<S>;
     const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
@@ -215,7 +223,7 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
     const Vec<T> c1 = splat(of.c1), c2 = splat(of.c2), scale = splat(of.line.scale);
     // 1 / deviation in true units may be beyond T, where its product with g is not. The greater power comes last.
     const Vec<T> down = splat(of.down), back = splat(of.line.before * of.up), after = splat(of.line.after);
-    const auto later = sent_for<SENDS, true>(a, row);
+    const auto later = sent_for<WHO, true>(a, row);
     const auto source = [=](index i, auto lanes) ONEPASS_FLAT {
         later.at(i);
         return Both<T>{load(x + i, lanes), load(dy + i, lanes)};
@@ -229,7 +237,8 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
         const Vec<T> dx = (g - xhat * c2) * scale;
         return RANGED ? dx * back * after : dx;
     };
-    const bool stream = SENDS || a.stream, joined = row + 1 < a.rows && rows_join<S>(stream, a.cols, a.dx_stride);
+    const bool stream = WHO != Sends::last || a.stream,
+               joined = row + 1 < a.rows && rows_join<S>(stream, a.cols, a.dx_stride);
     S* dx = a.dx + row * a.dx_stride;
     write_row<T>(dx, lead_of(dx, dweight, stream), a.cols, source, value, stream, joined, edge,
                  Alone<sizeof(S) != sizeof(T)>{});
@@ -258,24 +267,24 @@ template <bool CENTERED, class S>
 __attribute__((noinline)) void ranged_row(const RowsBackward<S>& a, index row, const Line<Arith<S>>& line, Edge<S>& edge) {
     using T = Arith<S>;
     Gradient<T> of = {line, T(1), T(1), T(0), T(0)};
-    if (!line.ranged && nothing(a, row)) return write_dx<false, CENTERED, true, false>(a, row, of, edge);
+    if (!line.ranged && nothing(a, row)) return write_dx<Sends::last, CENTERED, true, false>(a, row, of, edge);
     sum_row<CENTERED>(a, row, of);
     if (!finite(of)) {
         of.down = T(Limits<T>::shrink);
         of.up = T(1 / Limits<T>::shrink);
         sum_row<CENTERED>(a, row, of);
     }
-    write_dx<false, CENTERED, true, true>(a, row, of, edge);
+    write_dx<Sends::last, CENTERED, true, true>(a, row, of, edge);
 }
 
-template <bool SENDS, bool CENTERED, class S>
+template <Sends WHO, bool CENTERED, class S>
 ONEPASS_INLINE void write_row_of(const RowsBackward<S>& a, index row, const Gradient<Arith<S>>& of, Edge<S>& edge) {
     if (__builtin_expect(of.line.ranged || !finite(of), 0))
         ranged_row<CENTERED>(a, row, of.line, edge);
     else if (CENTERED && of.line.low != 0)
-        write_dx<SENDS, CENTERED, true, false>(a, row, of, edge);
+        write_dx<WHO, CENTERED, true, false>(a, row, of, edge);
     else
-        write_dx<SENDS, CENTERED, false, false>(a, row, of, edge);
+        write_dx<WHO, CENTERED, false, false>(a, row, of, edge);
 }
 
 // The rows from `row` on, as many as are joined.
@@ -287,7 +296,7 @@ __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, 
     norm.finish = a.finish;
     Vec<float> g[SIDE], gx[SIDE];
     const auto sums_of = [&](index i, float pivot) ONEPASS_FLAT {
-        const LaneSums<float> sums = sum_lanes_of<false, CENTERED>(a, i, 0, a.cols, pivot);
+        const LaneSums<float> sums = sum_lanes_of<Sends::last, CENTERED>(a, i, 0, a.cols, pivot);
         g[beside(int(i - row))] = fold_parts(sums.products.g, Plus());
         gx[beside(int(i - row))] = fold_parts(sums.products.gx, Plus());
         return fold_parts(sums.x, Plus());
@@ -299,29 +308,32 @@ __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, 
     store(sum, fold_beside(g, Plus()));
     store(product, fold_beside(gx, Plus()));
     for (int i = 0; i < SIDE; ++i)
-        write_row_of<false, CENTERED>(
+        write_row_of<Sends::last, CENTERED>(
             a, row + i, gradient_of(lines[i], 0.0 + double(sum[i]), 0.0 + double(product[i]), beyond[i], of_count), edge);
 }
 
-template <bool SENDS, bool CENTERED, class S>
+template <Sends WHO, bool CENTERED, class S>
 void all_rows(const RowsBackward<S>& a) {
     using T = Arith<S>;
     const double inverse = inverse_freedom(double(a.cols), a.finish), of_count = 1.0 / double(a.cols);
     Edge<S> edge;
     index row = 0;
-    if constexpr (sizeof(T) == 4 && !SENDS)
+    if constexpr (sizeof(T) == 4 && WHO == Sends::last)
         if (narrow(a))
             for (; row + SIDE <= a.rows; row += SIDE) narrow_rows<CENTERED>(a, row, of_count, edge);
     for (; row < a.rows; ++row)
-        write_row_of<SENDS, CENTERED>(a, row, read_row<SENDS, CENTERED>(a, row, inverse, of_count), edge);
+        write_row_of<WHO, CENTERED>(a, row, read_row<WHO, CENTERED>(a, row, inverse, of_count), edge);
     if (a.stream) stream_fence();
 }
 
 template <class S>
 void rows_backward(const RowsBackward<S>& a) {
+    const Sends who = who_sends(a);
     if constexpr (MAY_SEND<S>)
-        if (sends(a)) return a.centered ? all_rows<true, true>(a) : all_rows<true, false>(a);
-    a.centered ? all_rows<false, true>(a) : all_rows<false, false>(a);
+        if (who == Sends::both) return a.centered ? all_rows<Sends::both, true>(a) : all_rows<Sends::both, false>(a);
+    if constexpr (MAY_SEND_SOON<S>)
+        if (who == Sends::soon) return all_rows<Sends::soon, true>(a);
+    a.centered ? all_rows<Sends::last, true>(a) : all_rows<Sends::last, false>(a);
 }
 
 template <class T>

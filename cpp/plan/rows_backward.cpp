@@ -52,14 +52,18 @@ void solve(const RowGradients<S>& given) {
     RowGradients<S> p = given;
     const index rows = p.view.size[0] * p.view.size[1], cols = p.view.size[2];
     const index size = block_rows(rows), blocks = (rows + size - 1) / size;
-    const index line = Scratch::LINE / index(sizeof(T));
-    Sums<T> sums = {nullptr, (cols + line - 1) / line * line, p.centered};
+    const index bytes = 3 * p.view.elements() * index(sizeof(S));
+    // (Three arrays crowd a cache sooner than two: as little of it as can be, however many threads there are.)
+    const bool stream = streams(p.x, p.dx, bytes, 1, true), far = stream && beyond_caches(bytes);
 
-    // All of these are read beside dx, for each row again.
+    // All of these are read beside dx, for each row again. Streamed stores pend for long, and so do all that come behind
+    // them: what is written lies as dx does in its pages then, and leaves the rest of a page to what is read.
+    const index page = index(PAGE / sizeof(T)), unit = stream && 2 * cols >= page ? page : index(Scratch::LINE / sizeof(T));
+    Sums<T> sums = {nullptr, (cols + unit - 1) / unit * unit, p.centered};
     const Beside<T> weight_beside(p.dx, cols), sums_beside(p.dx, blocks * sums.both() * sums.stride);
     const Scratch scratch(weight_beside.bytes() + sums_beside.bytes());
     T* weight = weight_beside.place(scratch.data(), 1);
-    sums.partial = sums_beside.place(scratch.data() + weight_beside.bytes(), 2);
+    sums.partial = sums_beside.place(scratch.data() + weight_beside.bytes(), stream ? 0 : 2);
     if (p.weight)
         std::copy_n(p.weight, cols, weight);
     else
@@ -67,9 +71,7 @@ void solve(const RowGradients<S>& given) {
     p.weight = weight;
 
     const Kernels<S>& k = kernels<S>();
-    const index bytes = 3 * p.view.elements() * index(sizeof(S)), tiles = (cols + TILE - 1) / TILE;
-    // (Three arrays crowd a cache sooner than two: as little of it as can be, however many threads there are.)
-    const bool stream = streams(p.x, p.dx, bytes, 1, true), far = stream && beyond_caches(bytes);
+    const index tiles = (cols + TILE - 1) / TILE;
     run_team(static_cast<int>(std::min<index>(threads_for(bytes), blocks)), [&](const Team& team) {
         team.each(blocks, [&](index block) {
             add_block(p, sums, block, block * size, std::min(rows, (block + 1) * size), stream, far);
