@@ -152,9 +152,10 @@ void solve(const Rows<S>& given) {
     const auto goes_past = [&](const S* to) { return streams(p.x, to, bytes, threads); };
     const bool stream = p.y && goes_past(p.y) && (!p.sum || (goes_past(p.sum) && p.sum != p.residual));
     const bool beyond = beyond_nearer_caches(bytes);
-    // For each thread a row of sums, which are not to be read where they are streamed to.
-    const std::size_t row = std::size_t(p.view.size[2]) * sizeof(Arith<S>);
-    const std::size_t each = (row + Scratch::LINE - 1) / Scratch::LINE * Scratch::LINE;
+    // For each thread a row of sums, which are not to be read where they are streamed to. (They are written at the same
+    // time, and so at the same place in a page: what is read has the rest of it.)
+    const Beside<Arith<S>> row(p.sum, p.view.size[2]);
+    const std::size_t each = row.bytes();
     std::optional<Scratch> sums;
     if (p.residual && stream) sums.emplace(each * std::size_t(threads));
     run_team(threads, [&](const Team& team) {
@@ -162,7 +163,7 @@ void solve(const Rows<S>& given) {
         if (from == to) return;
         if (p.y)
             norm_rows(p, k, from, to, stream, beyond, beyond_caches(bytes),
-                      sums ? reinterpret_cast<Arith<S>*>(sums->data() + each * std::size_t(team.id)) : nullptr);
+                      sums ? row.place(sums->data() + each * std::size_t(team.id), 0) : nullptr);
         else
             moments_of_rows(p, k, from, to, moments_send(bytes));
     });
