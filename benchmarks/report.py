@@ -20,6 +20,7 @@ from onepass.bench import duration, machine
 SHORT = {"ONNX Runtime": "ONNX RT", "scikit-learn": "sklearn"}
 DASH = "-"
 DISTURBED = 0.15  # of a processor
+LAST = ("everyday", "others", "meeting", "reached")  # columns
 WIDEST = 1.25  # of the ceiling: what is drawn beyond it is noise
 
 LEGEND = """\
@@ -28,6 +29,7 @@ Peers: their time / ours, medians of the ratios within each round; behind "<" a 
 everyday: a call with a fresh result / the call that is given one, in a process with the allocator's defaults.
 spread: between the quartiles of "of ceiling".   ~: not settled, the median's margin is still above {margin:.0%}.
 others: processors that other processes kept busy meanwhile; with a "!", measure again when they do not.
+meeting: us that the threads need to begin together and to be done, before and after the rounds (a machine's state).
 -: not installed or no such operation ({flag} tells). NumPy and scikit-learn compute with one thread.
 """
 
@@ -52,6 +54,12 @@ def others_text(processors: float | None) -> Text:
     )
 
 
+def meeting_text(seconds: tuple[float, float] | None) -> Text:
+    if seconds is None:
+        return Text(DASH, style="dim")
+    return Text(" ".join(f"{1e6 * one:.1f}" for one in seconds))
+
+
 def title_of(threads: int, isa: str) -> str:
     return f"{isa}, {threads} thread{'s'[: threads > 1]}"
 
@@ -65,7 +73,7 @@ def table(rows: Sequence[Row]) -> Table:
         result.add_column(heading, justify="right", no_wrap=True)
     for name in shown:
         result.add_column(SHORT.get(name, name), justify="right", no_wrap=True)
-    for heading in ("everyday", "others", "reached"):
+    for heading in LAST:
         result.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         asked = f"{row.case.floor:g}"
@@ -75,7 +83,7 @@ def table(rows: Sequence[Row]) -> Table:
                 DASH,
                 DASH,
                 asked,
-                *(DASH for _ in (*shown, "spread", "everyday", "others", "reached")),
+                *(DASH for _ in (*shown, "spread", *LAST)),
             ]
             result.add_row(row.case.label, *cells)
             continue
@@ -95,6 +103,7 @@ def table(rows: Sequence[Row]) -> Table:
             ),
             figure_text(row.everyday),
             others_text(row.others),
+            meeting_text(row.meeting),
             Text("no", style="red") if missed else Text("yes", style="green"),
         )
     return result

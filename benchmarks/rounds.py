@@ -9,7 +9,8 @@ until it has used no processor time for a moment, however long that takes.
 
 Worker threads that wait spin, so a team that lost one of its processors to another process waits for it for whole time
 slices of the scheduler, steadily: such figures settle and are worth nothing. So the report also tells how many
-processors others used meanwhile.
+processors others used meanwhile. And where a host moves the processors of a virtual machine about, threads are nearer
+to each other at one time than at another, which makes a factor of two in small calls: it tells what they need to meet.
 
 A median over rounds is settled when its margin is small: with quartiles a and b over n rounds, the notch of McGill,
 Tukey and Larsen (Variations of box plots, 1978), 1.57 (b - a) / sqrt(n), about a 95 % interval. Rounds are added for
@@ -23,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from math import isnan
 from pathlib import Path
 from timeit import Timer
@@ -30,6 +32,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+import onepass as op
+from onepass import timing
 from onepass.timing import Ratio, Seconds, interleave
 
 BURST_SECONDS = 8e-3
@@ -124,6 +128,19 @@ class Figure:
         rounds = int(together.sum())
         margin = 1.57 * ratio.spread / rounds**0.5
         return cls(ratio.median, ratio.spread, margin, rounds, margin <= effort.margin)
+
+
+NEAR = 128 << 10  # bytes for each thread, which its nearer caches hold; a call is not shared for less
+MEETINGS = 9
+
+
+def meeting_seconds(threads: int) -> float:
+    """What it takes threads to begin a task together and to be done: more than its nth part by one thread takes."""
+    x = np.zeros((threads, NEAR), np.uint8).view(np.float32)
+    read = timing.ceiling_actions(x, x)["read"]
+    turns = {count: Turn(read, partial(op.num_threads, count)) for count in (1, threads)}
+    taken = {count: float(np.median(turn.repeat(MEETINGS, 200))) / 200 for count, turn in turns.items()}
+    return taken[threads] - taken[1] / threads
 
 
 # From the seconds of all actions to one ratio's numerator and denominator.

@@ -13,7 +13,7 @@ import ours
 from cases import Case, Data
 from everyday import EverydayTurn
 from peers import PEERS, Absent, disagreement
-from rounds import Effort, Figure, Others, Turn, Wanted, measure
+from rounds import Effort, Figure, Others, Turn, Wanted, measure, meeting_seconds
 
 import onepass as op
 from onepass import timing
@@ -27,7 +27,8 @@ class Row:
     """What was found of one case: medians in seconds, and ratios with their margins.
 
     `fraction` is ceiling time / our time, `ratios` are peer's time / our time, `everyday` is the time of a call
-    with a fresh result / our time with a given one; `others` are the processors that other processes used.
+    with a fresh result / our time with a given one; `others` are the processors that other processes used, and
+    `meeting` the seconds that several threads needed to meet, before the rounds and after them.
     `absent` has the reason of every dash, `wrong` those whose result is not ours, and `kernels` what a peer itself
     calls the kernel that ran.
     """
@@ -40,6 +41,7 @@ class Row:
     ratios: dict[str, Figure] = field(default_factory=dict)
     everyday: Figure | None = None
     others: float | None = None
+    meeting: tuple[float, float] | None = None
     absent: dict[str, str] = field(default_factory=dict)
     wrong: dict[str, str] = field(default_factory=dict)
     kernels: dict[str, str] = field(default_factory=dict)
@@ -142,9 +144,12 @@ def compare(
             for name in actions
             if name in (*peers, EVERYDAY)
         }
+        before = meeting_seconds(threads) if threads > 1 else None
         others = Others()
         seconds, figures = measure(actions, wanted, effort)
         row.others = others.processors(everyday.used)
+        if before is not None:
+            row.meeting = before, meeting_seconds(threads)
     row.seconds = {name: float(np.nanmedian(values)) for name, values in seconds.items()}
     row.seconds["ceiling"] = float(np.nanmedian(ceiling(case, seconds)))
     row.fraction = figures["ceiling"]
