@@ -64,13 +64,22 @@ ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S
         apply_row<false, false>(x, y, n, line, affine, streamed, joined, edge, meanwhile);
 }
 
+// What a row takes of a cache: x or y so many `times`, weight and bias.
+template <class S>
+ONEPASS_INLINE index room(const RowsNorm<S>& a, index times) {
+    const index weights = index(a.affine.weight != nullptr) + index(a.affine.bias != nullptr);
+    return a.cols * (times * index(sizeof(S)) + weights * index(sizeof(Arith<S>)));
+}
+
 // Where x, y, weight and bias of one row fill the first-level cache, every row would fetch weight and bias again. So a few
-// rows are applied together, a stretch of columns at a time. (Not pack by pack, with weight and bias in registers: wherever
-// rows are whole pages long that was a third slower, however loads and stores were ordered.)
+// rows are applied together, a stretch of columns at a time: but for those that a roomy cache keeps, with weight and bias,
+// while y passes through. (Not pack by pack, with weight and bias in registers: wherever rows are whole pages long that was
+// a third slower, however loads and stores were ordered.)
 template <class S>
 ONEPASS_INLINE bool wide(const RowsNorm<S>& a) {
-    constexpr index FILLS = 8192;   // bytes of a row of weights
-    return a.affine.weight && a.affine.period == 1 && a.cols * index(sizeof(Arith<S>)) >= FILLS;
+    constexpr index FILLS = 8 << 10, KEPT = 32 << 10;   // bytes: of a row of weights, and of all that is kept
+    return a.affine.weight && a.affine.period == 1 && a.cols * index(sizeof(Arith<S>)) >= FILLS &&
+           !(NATIVE >= 32 && roomy_first_cache && room(a, 1) <= KEPT);
 }
 
 // f(from, to) for stretches of `cols` columns, which end where the lines of the first row's y do.

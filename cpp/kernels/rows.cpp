@@ -17,22 +17,14 @@ namespace {
 // holds; a third more where x comes from afar. (From the second cache it is as quick with what it sends for as without.)
 constexpr index HELD = 48 << 10, HELD_FROM_AFAR = 64 << 10;   // bytes
 
-// What a row takes of a cache: `times` for x and y, and weight and bias.
-template <class S>
-ONEPASS_INLINE index room(const RowsNorm<S>& a, index times) {
-    const index weights = index(a.affine.weight != nullptr) + index(a.affine.bias != nullptr);
-    return a.cols * (times * index(sizeof(S)) + weights * index(sizeof(Arith<S>)));
-}
 template <bool FAR, class S>
 ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
     const index held = FAR || a.beyond ? HELD_FROM_AFAR : HELD;
     return NATIVE == 64 && a.cols <= BLOCK_SIZE<Arith<S>> && room(a, 3) <= held && a.rows > 1;
 }
 
-// Rows that are wide, in bands: but for those that a roomy first cache keeps, with weight and bias, while y passes through.
-// Streamed, by short turns, and only where that is quicker: not where the first cache is roomy, and rows must end with
-// their lines, for a line that two stretches share is not streamed.
-constexpr index KEPT_WHOLE = 32 << 10;   // bytes
+// Rows that are wide, in bands. Streamed, by short turns, and only where that is quicker: not where the first cache is
+// roomy, and rows must end with their lines, for a line that two stretches share is not streamed.
 template <bool FAR>
 constexpr index BAND = FAR ? 4 : 32;   // rows
 template <bool FAR>
@@ -40,8 +32,8 @@ constexpr index STRETCH = FAR ? 128 : 1024;   // columns
 
 template <bool FAR, class S>
 ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {
-    if (!FAR) return wide(a) && !(NATIVE >= 32 && roomy_first_cache && room(a, 1) <= KEPT_WHOLE);
-    return wide(a) && a.far && !roomy_first_cache && NATIVE == 64 && sizeof(S) > 2 && a.y_stride % Edge<S>::LINE == 0;
+    return wide(a) &&
+           (!FAR || (a.far && !roomy_first_cache && NATIVE == 64 && sizeof(S) > 2 && a.y_stride % Edge<S>::LINE == 0));
 }
 
 // Whether moments send for what they read. Where loops have narrower vectors, and what they send for goes straight into the
