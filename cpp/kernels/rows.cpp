@@ -14,13 +14,12 @@ namespace {
 
 // The next row's moments are taken while a row is written: arithmetic for the units that would only wait for stores. It
 // takes 32 registers, rows of one block each, and two rows of x, one of y, weight and bias that the first-level cache
-// holds; a third more where x comes from afar. (From the second cache it is as quick with what it sends for as without.)
-constexpr index HELD = 48 << 10, HELD_FROM_AFAR = 64 << 10;   // bytes
-
+// holds; a third more where x comes from afar. (From the second cache it is as quick with what it sends for as without.) A
+// roomy one keeps wider rows from one reading to the next, which is quicker yet, but for what is converted for either.
 template <bool FAR, class S>
 ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
-    const index held = FAR || a.beyond ? HELD_FROM_AFAR : HELD;
-    return NATIVE == 64 && a.cols <= BLOCK_SIZE<Arith<S>> && room(a, 3) <= held && a.rows > 1;
+    const index held = roomy_first_cache ? (sizeof(S) > 2 ? 44 << 10 : 55 << 10) : FAR || a.beyond ? 64 << 10 : 48 << 10;
+    return NATIVE == 64 && a.cols <= BLOCK_SIZE<Arith<S>> && room(a, 3) <= held && a.rows > 1;   // bytes
 }
 
 // Rows that are wide, in bands. Streamed, by short turns, and only where that is quicker: not where the first cache is
