@@ -214,8 +214,12 @@ def test_gradients_of_narrow_rows_side_by_side(norm, dtype, each_isa):
 
 # Results larger than the caches are written past them, with other stores. (Those of 500 x 3001 are larger than the nearer
 # caches of most machines, and not than all: of those, what lies apart is sent for. Those of 6703 x 501 are larger than
-# what is left in a last-level cache of 32 MiB, and do not come from memory.)
+# what is left in a last-level cache of 32 MiB, and do not come from memory; so are gradients of 1501 x 1201. One row of
+# 2601 or 4001, with its weights, is as much as a first cache of 48 KiB keeps from one reading to the next.)
 STREAMED = [
+    Case("layer_norm", (201, 2601), layer_norm(), 0),
+    Case("rms_norm", (201, 4001), rms_norm(), 0),
+    Case("add_layer_norm", (201, 2601), add_norm(op.add_layer_norm), 0),
     Case("layer_norm", (500, 3001), layer_norm(), 0),
     Case("batch_norm inference", (500, 3001), batch_norm(1, False), 0),
     Case("layer_norm", (6703, 501), layer_norm(), 0),
@@ -229,6 +233,8 @@ STREAMED = [
     Case("add_layer_norm", (9001, 1999), add_norm(op.add_layer_norm), 0),
     Case("group_norm", (70, 32, 99, 79), group_norm(8), 0),
     Case("instance_norm", (70, 33, 99, 79), instance_norm(), 0),
+    Case("layer_norm_backward", (1501, 1201), rows_gradient(op.layer_norm_backward), 0),
+    Case("rms_norm_backward", (2003, 1024), rows_gradient(op.rms_norm_backward), 0),
     Case("layer_norm_backward", (9001, 1999), rows_gradient(op.layer_norm_backward), 0),
     Case("layer_norm_backward narrow", (300_001, 61), rows_gradient(op.layer_norm_backward), 0),
     Case("rms_norm_backward", (4003, 4099), rows_gradient(op.rms_norm_backward), 0),
