@@ -214,7 +214,7 @@ def test_gradients_of_narrow_rows_side_by_side(norm, dtype, each_isa):
 
 # Results larger than the caches are written past them, with other stores. (Those of 500 x 3001 are larger than the nearer
 # caches of most machines, and not than all: of those, what lies apart is sent for. Those of 6703 x 501 are larger than
-# what is left in a last-level cache of 32 MiB, and do not come from memory; so are gradients of 1501 x 1201. One row of
+# what is left in a last-level cache of 32 MiB, and do not come from memory, nor do gradients of 1501 x 1201. One row of
 # 2601 or 4001, with its weights, is as much as a first cache of 48 KiB keeps from one reading to the next.)
 STREAMED = [
     Case("layer_norm", (201, 2601), layer_norm(), 0),

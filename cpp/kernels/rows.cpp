@@ -18,8 +18,8 @@ namespace {
 // roomy one keeps wider rows from one reading to the next, which is quicker yet, but for what is converted for either.
 template <bool FAR, class S>
 ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
-    const index held = roomy_first_cache ? (sizeof(S) > 2 ? 44 << 10 : 55 << 10) : FAR || a.beyond ? 64 << 10 : 48 << 10;
-    return NATIVE == 64 && a.cols <= BLOCK_SIZE<Arith<S>> && room(a, 3) <= held && a.rows > 1;   // bytes
+    const index kib = roomy_first_cache ? (sizeof(S) > 2 ? 44 : 55) : FAR || a.beyond ? 64 : 48;
+    return NATIVE == 64 && a.cols <= BLOCK_SIZE<Arith<S>> && room(a, 3) <= kib << 10 && a.rows > 1;
 }
 
 // Rows that are wide, in bands. Streamed, by short turns, and only where that is quicker: not where the first cache is

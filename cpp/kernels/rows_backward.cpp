@@ -59,8 +59,8 @@ ONEPASS_INLINE Sends who_sends(const RowsBackward<S>& a) {
 
 // What the first reading of a row sends for, or the LAST. Where both send, each for all of a later row: what is sent for
 // while all places for what is underway are taken is lost, and the first is quicker than memory is. The last one sends for
-// all twice, or (in two steps) for what is three times as far. Else it sends alone. (Rows of whole pages lie in few sets of
-// the first cache: half as far, where both send.)
+// all twice, or (in two steps) for what is three times as far. Else it sends alone, but that the first may send SOON, in
+// its own row. (Rows of whole pages lie in few sets of the first cache: half as far, where both send.)
 template <Sends WHO, bool LAST, class S>
 ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
     constexpr bool BOTH = WHO == Sends::both, SOONER = WHO == Sends::soon && !LAST;

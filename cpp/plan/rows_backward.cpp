@@ -58,7 +58,7 @@ void solve(const RowGradients<S>& given) {
 
     // All of these are read beside dx, for each row again. Streamed stores pend for long, and so do all that come behind
     // them: what is written lies as dx does in its pages then, and leaves the rest of a page to what is read.
-    const index page = index(PAGE / sizeof(T)), unit = stream && 2 * cols >= page ? page : index(Scratch::LINE / sizeof(T));
+    const index page = index(PAGE / sizeof(T)), unit = stream && 2 * cols > page ? page : index(Scratch::LINE / sizeof(T));
     Sums<T> sums = {nullptr, (cols + unit - 1) / unit * unit, p.centered};
     const Beside<T> weight_beside(p.dx, cols), sums_beside(p.dx, blocks * sums.both() * sums.stride);
     const Scratch scratch(weight_beside.bytes() + sums_beside.bytes());
