@@ -1,9 +1,11 @@
 """The cases of test_same_bits.py: calls of every function in every layout that reaches other kernels.
 
-A new function is a row of CASES for each of these.
+A new function is a row of CASES for each of these. What a case is called with and compared with is here, too, for
+test_same_bits_large.py has cases of its own.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -325,3 +327,35 @@ CASES = [
     Case("min_max_scale few blocks", (3, 2, 200_003), min_max_scale((0, 2)), 1),
     Case("min_max_scale everything", (1001, 1003), min_max_scale((0, 1)), 0),
 ]
+
+
+@functools.lru_cache(maxsize=2)
+def data(case, dtype):
+    """Ordinary groups, and some that need care: huge, tiny, constant, far from zero."""
+    x = np.random.default_rng(5).standard_normal(case.shape) + 3
+    groups = np.moveaxis(x, case.groups, 0)
+    for i, change in enumerate(
+        (lambda g: g * 1e20, lambda g: g * 1e-25, lambda g: g * 0 + 0.1, lambda g: g + 1e6)
+    ):
+        if len(groups) > 10:
+            at = 5 + i * (len(groups) // 5)
+            groups[at] = change(groups[at])
+    x = np.ascontiguousarray(x, dtype)
+    x.flags.writeable = False
+    return x
+
+
+def expected(case, x):
+    """The plain call's results: one thread, the widest instruction set, contiguous memory, no out."""
+    op.use_isa(op.available_isas()[-1])
+    with op.num_threads(1):
+        return case.run(x, None)
+
+
+def assert_same(got, want, how):
+    for i, (a, b) in enumerate(zip(got, want, strict=True)):
+        a, b = np.asarray(a), np.asarray(b)
+        assert (a.shape, a.dtype) == (b.shape, b.dtype), f"{how}: result {i}"
+        assert a.tobytes() == b.tobytes(), (
+            f"{how}: result {i} differs in {np.count_nonzero(a != b)} of {a.size}"
+        )
