@@ -33,8 +33,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import onepass as op
-from onepass import timing
-from onepass.timing import Ratio, Seconds, interleave
+from onepass.timing import Ratio, Seconds, ceiling_actions, interleave
 
 BURST_SECONDS = 8e-3
 
@@ -137,7 +136,7 @@ MEETINGS = 9
 def meeting_seconds(threads: int) -> float:
     """What it takes threads to begin a task together and to be done: more than its nth part by one thread takes."""
     x = np.zeros((threads, NEAR), np.uint8).view(np.float32)
-    read = timing.ceiling_actions(x, x)["read"]
+    read = ceiling_actions(x, x)["read"]
     turns = {count: Turn(read, partial(op.num_threads, count)) for count in (1, threads)}
     taken = {count: float(np.median(turn.repeat(MEETINGS, 200))) / 200 for count, turn in turns.items()}
     return taken[threads] - taken[1] / threads

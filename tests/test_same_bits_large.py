@@ -176,6 +176,7 @@ for isa in op.available_isas():
     digest = hashlib.sha256()
     for results in (
         op.layer_norm(x, weight, bias), op.layer_norm(double, double[0], double[1]), op.rms_norm(x, weight),
+        op.rms_norm(x[:99], weight), op.layer_norm(x[:99, :2400], weight[:2400], bias[:2400]),
         op.add_layer_norm(x, dy, weight, bias), op.layer_norm_backward(dy, x, weight), op.min_max_scale(x, axis=0),
         op.batch_norm(x, weight, bias, training=True), op.batch_norm_backward(dy, x, weight, training=True),
         op.group_norm(planes, 25, weight[:250], bias[:250]), op.instance_norm(planes, weight[:250], bias[:250]),

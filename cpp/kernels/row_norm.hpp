@@ -64,9 +64,9 @@ ONEPASS_INLINE void apply_row(const Source& x, S* y, index n, const Line<Arith<S
         apply_row<false, false>(x, y, n, line, affine, streamed, joined, edge, meanwhile);
 }
 
-// What a row takes of a cache: x or y so many `times`, weight and bias.
+// Bytes that a row takes of a cache: x or y so many `times`, weight and bias.
 template <class S>
-ONEPASS_INLINE index room(const RowsNorm<S>& a, index times) {
+ONEPASS_INLINE index row_bytes(const RowsNorm<S>& a, index times) {
     const index weights = index(a.affine.weight != nullptr) + index(a.affine.bias != nullptr);
     return a.cols * (times * index(sizeof(S)) + weights * index(sizeof(Arith<S>)));
 }
@@ -79,7 +79,7 @@ template <class S>
 ONEPASS_INLINE bool wide(const RowsNorm<S>& a) {
     constexpr index FILLS = 8 << 10, KEPT = 32 << 10;   // bytes: of a row of weights, and of all that is kept
     return a.affine.weight && a.affine.period == 1 && a.cols * index(sizeof(Arith<S>)) >= FILLS &&
-           !(NATIVE >= 32 && roomy_first_cache && room(a, 1) <= KEPT);
+           !(NATIVE >= 32 && roomy_first_cache && row_bytes(a, 1) <= KEPT);
 }
 
 // f(from, to) for stretches of `cols` columns, which end where the lines of the first row's y do.

@@ -19,7 +19,7 @@ namespace {
 template <bool FAR, class S>
 ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
     const index kib = roomy_first_cache ? (sizeof(S) > 2 ? 44 : 55) : FAR || a.beyond ? 64 : 48;
-    return NATIVE == 64 && a.cols <= BLOCK_SIZE<Arith<S>> && room(a, 3) <= kib << 10 && a.rows > 1;
+    return NATIVE == 64 && a.cols <= BLOCK_SIZE<Arith<S>> && row_bytes(a, 3) <= kib << 10 && a.rows > 1;
 }
 
 // Rows that are wide, in bands. Streamed, by short turns, and only where that is quicker: not where the first cache is

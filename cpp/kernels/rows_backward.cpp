@@ -63,14 +63,16 @@ ONEPASS_INLINE Sends who_sends(const RowsBackward<S>& a) {
 // its own row. (Rows of whole pages lie in few sets of the first cache: half as far, where both send.)
 template <Sends WHO, bool LAST, class S>
 ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
-    constexpr bool BOTH = WHO == Sends::both, SOONER = WHO == Sends::soon && !LAST;
-    const bool pages = a.cols * index(sizeof(S)) % 4096 == 0;
-    const index ahead = narrow(a) && a.ahead < SIDE ? index(SIDE) : BOTH && pages ? (a.ahead + 1) / 2 : a.ahead;
-    const index later = SOONER ? row : row + ahead * (BOTH && LAST && !roomy_first_cache ? 3 : 1);
-    constexpr index FROM = SOONER ? SOON<S> : 0;
-    constexpr Way WAY = !BOTH ? Way::straight : LAST ? Way::twice : Way::half;
-    return Shares<S, 1, BOTH || SOONER || LAST ? 2 : 0, WAY>{
-        {a.x + later * a.x_stride + FROM, a.dy + later * a.dy_stride + FROM}};
+    if constexpr (WHO == Sends::soon && !LAST) {
+        return Shares<S, 1, 2, Way::straight>{{a.x + row * a.x_stride + SOON<S>, a.dy + row * a.dy_stride + SOON<S>}};
+    } else {
+        constexpr bool BOTH = WHO == Sends::both;
+        const bool pages = a.cols * index(sizeof(S)) % 4096 == 0;
+        const index ahead = narrow(a) && a.ahead < SIDE ? index(SIDE) : BOTH && pages ? (a.ahead + 1) / 2 : a.ahead;
+        const index later = row + ahead * (BOTH && LAST && !roomy_first_cache ? 3 : 1);
+        constexpr Way WAY = !BOTH ? Way::straight : LAST ? Way::twice : Way::half;
+        return Shares<S, 1, BOTH || LAST ? 2 : 0, WAY>{{a.x + later * a.x_stride, a.dy + later * a.dy_stride}};
+    }
 }
 
 template <bool CENTERED, bool LOW, bool RANGED, class T>
