@@ -21,8 +21,7 @@
 //
 // dx is finite wherever it can be, as far as |dy * weight| stays below a quarter of the largest number; dweight and dbias
 // as far as the sums over the rows of one call do.
-#include "kernels/ahead.hpp"
-#include "kernels/narrow_rows.hpp"
+#include "kernels/gradient_sums.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {
@@ -33,47 +32,6 @@ struct Gradient {
     Line<T> line;
     T down, up, c1, c2;
 };
-
-// Narrow rows are joined side by side, c1 and c2 as well (but where conversions are most of the work).
-template <class S>
-ONEPASS_INLINE bool narrow(const RowsBackward<S>& a) {
-    if (sizeof(Arith<S>) > 4 || (NATIVE < 64 && sizeof(S) == 2)) return false;
-    const index most = sizeof(S) == 2 ? 2048 : NATIVE == 64 && a.far ? 1024 : 1536;   // bytes
-    return a.rows >= SIDE && a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= most;
-}
-
-// Which readings send for a later row: both, where dx is streamed, if arithmetic does not take longer than memory. (Wide
-// rows leave little room in the first cache for what was sent for, so it had better come late.) Else the last one alone;
-// and where rows come from a cache and dx is streamed, the first sends for what it reads SOON, of which some is gone again.
-enum class Sends { last, soon, both };
-template <class S>
-constexpr bool MAY_SEND = NATIVE == 64 || (NATIVE == 32 && sizeof(S) > 2);
-template <class S>
-constexpr bool MAY_SEND_SOON = MAY_SEND<S> && sizeof(S) == 4;
-template <class S>
-ONEPASS_INLINE Sends who_sends(const RowsBackward<S>& a) {
-    const index least = (NATIVE == 64 ? 0 : 8 << 10) + (a.far ? 0 : 8 << 10);   // bytes
-    if (!a.stream || narrow(a)) return Sends::last;
-    return a.cols * index(sizeof(S)) >= least ? Sends::both : a.centered && !a.far ? Sends::soon : Sends::last;
-}
-
-// What the first reading of a row sends for, or the LAST. Where both send, each for all of a later row: what is sent for
-// while all places for what is underway are taken is lost, and the first is quicker than memory is. The last one sends for
-// all twice, or (in two steps) for what is three times as far. Else it sends alone, but that the first may send SOON, in
-// its own row. (Rows of whole pages lie in few sets of the first cache: half as far, where both send.)
-template <Sends WHO, bool LAST, class S>
-ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
-    if constexpr (WHO == Sends::soon && !LAST) {
-        return Shares<S, 1, 2, Way::straight>{{a.x + row * a.x_stride + SOON<S>, a.dy + row * a.dy_stride + SOON<S>}};
-    } else {
-        constexpr bool BOTH = WHO == Sends::both;
-        const bool pages = a.cols * index(sizeof(S)) % 4096 == 0;
-        const index ahead = narrow(a) && a.ahead < SIDE ? index(SIDE) : BOTH && pages ? (a.ahead + 1) / 2 : a.ahead;
-        const index later = row + ahead * (BOTH && LAST && !roomy_first_cache ? 3 : 1);
-        constexpr Way WAY = !BOTH ? Way::straight : LAST ? Way::twice : Way::half;
-        return Shares<S, 1, BOTH || LAST ? 2 : 0, WAY>{{a.x + later * a.x_stride, a.dy + later * a.dy_stride}};
-    }
-}
 
 template <bool CENTERED, bool LOW, bool RANGED, class T>
 struct Normalized {
@@ -86,81 +44,6 @@ struct Normalized {
     }
 };
 
-// What each lane sums of g, and of its product with xhat or with x - pivot.
-template <class T>
-struct LaneProducts {
-    Vec<T> g[PARTS] = {}, gx[PARTS] = {};
-};
-// And of x, for its moments.
-template <class T>
-struct LaneSums {
-    Sums<Vec<T>> x[PARTS] = {};
-    LaneProducts<T> products;
-};
-
-// Of the columns start..end of a row. g and the products are summed chunk by chunk in the order in which they lie (one
-// chain of additions for all of a row would take longer than to read it), x as its moments always are. A few chunks of one
-// part of the lanes after another, so that all is in registers. (And held there, for what is used once compilers put off
-// until it is, and run out of them: each store in here would wait for those that are streamed.)
-template <Sends WHO, bool CENTERED, class S>
-ONEPASS_INLINE LaneSums<Arith<S>> sum_lanes_of(const RowsBackward<S>& a, index row, index start, index end,
-                                               Arith<S> pivot) {
-    using T = Arith<S>;
-    constexpr index STEP = CHUNK * LANES<T>, GROUP = PARTS == 1 ? STEP : 2 * STEP;
-    const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
-    const T* weight = a.weight;
-    const Vec<T> one = hidden_one<T>(), about = splat(pivot);
-    const auto later = sent_for<WHO, false>(a, row);
-    const auto add = [&](index i, Vec<T>& sum, Vec<T>& product, auto lanes) ONEPASS_FLAT {
-        Vec<T> d = load(x + i, lanes);
-        if constexpr (CENTERED) d = minus(d, about, one);
-        const Vec<T> g = load(dy + i, lanes) * load(weight + i, lanes);
-        if constexpr (CENTERED) sum = held(sum + g);
-        product = held(product + g * d);
-        return d;
-    };
-    const auto sums_of = [](Vec<T> d) ONEPASS_FLAT { return Sums<Vec<T>>{d, d * d}; };
-    LaneSums<T> sums;
-    index i = start;
-    while (i + STEP <= end) {
-        const index to = end - i < GROUP ? i + STEP : i + GROUP;
-#pragma GCC unroll 4
-        for (int part = 0; part < PARTS; ++part) {
-            Sums<Vec<T>> all = sums.x[part];
-            Vec<T> g = sums.products.g[part], gx = sums.products.gx[part];
-            for (index j = i; j < to; j += STEP) {
-                Vec<T> sum = {}, product = {};
-                const auto vector = [&](int k) ONEPASS_FLAT {
-                    const index at = j + k * LANES<T> + part * WIDTH<T>;
-                    if (k % PARTS == part) later.at(at);
-                    return sums_of(add(at, sum, product, All{}));
-                };
-                all = all + tree_of<CHUNK>(vector);
-                if constexpr (CENTERED) g = g + sum;
-                gx = gx + product;
-            }
-            sums.x[part] = all;
-            sums.products.g[part] = g;
-            sums.products.gx[part] = gx;
-        }
-        i = to;
-    }
-    for (; i + LANES<T> <= end; i += LANES<T>)
-#pragma GCC unroll 4
-        for (int part = 0; part < PARTS; ++part)
-            sums.x[part] =
-                sums.x[part] + sums_of(add(i + part * WIDTH<T>, sums.products.g[part], sums.products.gx[part], All{}));
-    if (i < end)
-        for (int part = 0; part < PARTS; ++part) {
-            const index at = i + part * WIDTH<T>, left = end - at;
-            sums.x[part] =
-                sums.x[part] + sums_of(keep(add(at, sums.products.g[part], sums.products.gx[part], First{left}), left));
-        }
-    if constexpr (!CENTERED)   // (and so compilers leave out what comes before)
-        for (Sums<Vec<T>>& of : sums.x) of.sum = Vec<T>{};
-    return sums;
-}
-
 // c1 and c2 from the sums of a row, and what its mean has `beyond` the pivot; NaN where these are not to be had from them.
 template <class T>
 ONEPASS_INLINE Gradient<T> gradient_of(const Line<T>& line, double g, double gx, double beyond, double of_count) {
@@ -170,14 +53,14 @@ ONEPASS_INLINE Gradient<T> gradient_of(const Line<T>& line, double g, double gx,
 }
 
 // The moments of a row, and the sums beside them, in blocks.
-template <Sends WHO, bool CENTERED, class S>
+template <Sends WHO, bool LINES, bool CENTERED, class S>
 ONEPASS_INLINE Gradient<Arith<S>> read_row(const RowsBackward<S>& a, index row, double inverse, double of_count) {
     using T = Arith<S>;
     const Plain<S> x = {a.x + row * a.x_stride};
     const T pivot = CENTERED ? choose_pivot(x, a.cols, T(1)) : T(0);
     double g = 0, gx = 0;
     const Moments m = joined_blocks(a.cols, BLOCK_SIZE<T>, double(pivot), [&](index start, index n) ONEPASS_FLAT {
-        const LaneSums<T> sums = sum_lanes_of<WHO, CENTERED>(a, row, start, start + n, pivot);
+        const LaneSums<T> sums = sum_lanes_of<WHO, LINES, CENTERED>(a, row, start, start + n, pivot);
         if constexpr (CENTERED) g += double(sum_lanes(sums.products.g));
         gx += double(sum_lanes(sums.products.gx));
         return moments_of<T>(sums.x, n, 1.0 / double(n));
@@ -292,13 +175,14 @@ ONEPASS_INLINE void write_row_of(const RowsBackward<S>& a, index row, const Grad
 // The rows from `row` on, as many as are joined.
 template <bool CENTERED, class S>
 __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, double of_count, Edge<S>& edge) {
+    constexpr bool LINES = MAY_TURN<S> && !CENTERED;
     Line<float> lines[SIDE];
     RowsNorm<S> norm = {};
     norm.cols = a.cols;
     norm.finish = a.finish;
     Vec<float> g[SIDE], gx[SIDE];
     const auto sums_of = [&](index i, float pivot) ONEPASS_FLAT {
-        const LaneSums<float> sums = sum_lanes_of<Sends::last, CENTERED>(a, i, 0, a.cols, pivot);
+        const LaneSums<float> sums = sum_lanes_of<Sends::last, LINES, CENTERED>(a, i, 0, a.cols, pivot);
         g[beside(int(i - row))] = fold_parts(sums.products.g, Plus());
         gx[beside(int(i - row))] = fold_parts(sums.products.gx, Plus());
         return fold_parts(sums.x, Plus());
@@ -314,7 +198,7 @@ __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, 
             a, row + i, gradient_of(lines[i], 0.0 + double(sum[i]), 0.0 + double(product[i]), beyond[i], of_count), edge);
 }
 
-template <Sends WHO, bool CENTERED, class S>
+template <Sends WHO, bool LINES, bool CENTERED, class S>
 void all_rows(const RowsBackward<S>& a) {
     using T = Arith<S>;
     const double inverse = inverse_freedom(double(a.cols), a.finish), of_count = 1.0 / double(a.cols);
@@ -324,18 +208,25 @@ void all_rows(const RowsBackward<S>& a) {
         if (narrow(a))
             for (; row + SIDE <= a.rows; row += SIDE) narrow_rows<CENTERED>(a, row, of_count, edge);
     for (; row < a.rows; ++row)
-        write_row_of<WHO, CENTERED>(a, row, read_row<WHO, CENTERED>(a, row, inverse, of_count), edge);
+        write_row_of<WHO, CENTERED>(a, row, read_row<WHO, LINES, CENTERED>(a, row, inverse, of_count), edge);
     if (a.stream) stream_fence();
 }
 
+template <Sends WHO, bool CENTERED, class S>
+ONEPASS_INLINE void choose_lines(const RowsBackward<S>& a) {
+    if constexpr (MAY_TURN<S>)
+        if (by_lines<CENTERED>(a)) return all_rows<WHO, true, CENTERED>(a);
+    all_rows<WHO, false, CENTERED>(a);
+}
 template <class S>
 void rows_backward(const RowsBackward<S>& a) {
     const Sends who = who_sends(a);
     if constexpr (MAY_SEND<S>)
-        if (who == Sends::both) return a.centered ? all_rows<Sends::both, true>(a) : all_rows<Sends::both, false>(a);
+        if (who == Sends::both)
+            return a.centered ? choose_lines<Sends::both, true>(a) : choose_lines<Sends::both, false>(a);
     if constexpr (MAY_SEND_SOON<S>)
-        if (who == Sends::soon) return all_rows<Sends::soon, true>(a);
-    a.centered ? all_rows<Sends::last, true>(a) : all_rows<Sends::last, false>(a);
+        if (who == Sends::soon) return all_rows<Sends::soon, false, true>(a);
+    a.centered ? choose_lines<Sends::last, true>(a) : choose_lines<Sends::last, false>(a);
 }
 
 template <class T>

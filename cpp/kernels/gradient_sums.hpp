@@ -1,0 +1,187 @@
+// What a row is summed to for its gradient, in one read of x and dy: what its moments are made of, and beside that g and
+// its product with x - p, p the pivot of the moments, in the terms of rows_backward.cpp (which says what becomes of them).
+//
+// Invariant: which elements meet in which order depends on the length of the row alone.
+#pragma once
+
+#include "kernels/narrow_rows.hpp"
+#include "simd/turned.hpp"
+
+namespace onepass::ONEPASS_ISA {
+namespace {
+
+// Narrow rows are joined side by side, c1 and c2 as well (but where conversions are most of the work).
+template <class S>
+ONEPASS_INLINE bool narrow(const RowsBackward<S>& a) {
+    if (sizeof(Arith<S>) > 4 || (NATIVE < 64 && sizeof(S) == 2)) return false;
+    const index most = sizeof(S) == 2 ? 2048 : NATIVE == 64 && a.far ? 1024 : 1536;   // bytes
+    return a.rows >= SIDE && a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= most;
+}
+
+// Which readings send for a later row: both, where dx is streamed, if arithmetic does not take longer than memory. (Wide
+// rows leave little room in the first cache for what was sent for, so it had better come late.) Else the last one alone;
+// and where rows come from a cache and dx is streamed, the first sends for what it reads SOON, of which some is gone again.
+enum class Sends { last, soon, both };
+template <class S>
+constexpr bool MAY_SEND = NATIVE == 64 || (NATIVE == 32 && sizeof(S) > 2);
+template <class S>
+constexpr bool MAY_SEND_SOON = MAY_SEND<S> && sizeof(S) == 4;
+template <class S>
+ONEPASS_INLINE Sends who_sends(const RowsBackward<S>& a) {
+    const index least = (NATIVE == 64 ? 0 : 8 << 10) + (a.far ? 0 : 8 << 10);   // bytes
+    if (!a.stream || narrow(a)) return Sends::last;
+    return a.cols * index(sizeof(S)) >= least ? Sends::both : a.centered && !a.far ? Sends::soon : Sends::last;
+}
+
+// What the first reading of a row sends for, or the LAST. Where both send, each for all of a later row: what is sent for
+// while all places for what is underway are taken is lost, and the first is quicker than memory is. The last one sends for
+// all twice, or (in two steps) for what is three times as far. Else it sends alone, but that the first may send SOON, in
+// its own row. (Rows of whole pages lie in few sets of the first cache: half as far, where both send.)
+template <Sends WHO, bool LAST, class S>
+ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
+    if constexpr (WHO == Sends::soon && !LAST) {
+        return Shares<S, 1, 2, Way::straight>{{a.x + row * a.x_stride + SOON<S>, a.dy + row * a.dy_stride + SOON<S>}};
+    } else {
+        constexpr bool BOTH = WHO == Sends::both;
+        const bool pages = a.cols * index(sizeof(S)) % 4096 == 0;
+        const index ahead = narrow(a) && a.ahead < SIDE ? index(SIDE) : BOTH && pages ? (a.ahead + 1) / 2 : a.ahead;
+        const index later = row + ahead * (BOTH && LAST && !roomy_first_cache ? 3 : 1);
+        constexpr Way WAY = !BOTH ? Way::straight : LAST ? Way::twice : Way::half;
+        return Shares<S, 1, BOTH || LAST ? 2 : 0, WAY>{{a.x + later * a.x_stride, a.dy + later * a.dy_stride}};
+    }
+}
+
+// What each lane sums of g, and of its product with xhat or with x - pivot.
+template <class T>
+struct LaneProducts {
+    Vec<T> g[PARTS] = {}, gx[PARTS] = {};
+};
+// And of x, for its moments.
+template <class T>
+struct LaneSums {
+    Sums<Vec<T>> x[PARTS] = {};
+    LaneProducts<T> products;
+};
+
+// Whether rows that do not begin with a cache line are read line by line. That takes a few steps more, and so does not pay
+// where all is in a near cache; nor where rows are wide and come from memory, which is sent for as fast as they are read.
+template <bool CENTERED, class S>
+ONEPASS_INLINE bool by_lines(const RowsBackward<S>& a) {
+    constexpr index WIDE = 8 << 10;   // bytes
+    const index bytes = a.cols * index(sizeof(S));
+    return a.stream ? bytes <= WIDE : !CENTERED || bytes >= WIDE;
+}
+
+// The sums of whole chunks from `start` on, line by line; the result is where they end.
+template <Sends WHO, bool CENTERED, class S>
+ONEPASS_INLINE index sum_by_lines(const RowsBackward<S>& a, index row, index start, index end, Arith<S> pivot,
+                                  LaneSums<Arith<S>>& to) {
+    using T = Arith<S>;
+    constexpr index STEP = CHUNK * LANES<T>;
+    const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
+    const T* weight = a.weight;
+    const Vec<T> one = hidden_one<T>(), about = splat(pivot);
+    const auto later = sent_for<WHO, false>(a, row);
+    const Turned<T> turned(x);
+    // (Held, so that a line is not loaded again for the pack behind it.)
+    struct Part {
+        Vec<T> d, g;
+    };
+    const auto read = [&](index i, const auto& load_part) ONEPASS_FLAT {
+        Vec<T> d = load_part(x + i);
+        if constexpr (CENTERED) d = minus(d, about, one);
+        return Part{held(d), held(load_part(dy + i) * load_part(weight + i))};
+    };
+    Sums<Vec<T>> all = {};
+    Vec<T> all_g = {}, all_gx = {};
+    for (; start + STEP <= end; start += STEP) {
+        Vec<T> sum = {}, product = {};
+        const index first = start + turned.head;
+        Part line = read(first - LANES<T>, [&](const T* p) ONEPASS_FLAT { return turned.load_before(p); });
+        const auto pack = [&](int k) ONEPASS_FLAT {
+            const index at = first + k * LANES<T>;
+            later.at(at);
+            const Part next = k + 1 < CHUNK ? read(at, [](const T* p) ONEPASS_FLAT { return load(p); })
+                                            : read(at, [&](const T* p) ONEPASS_FLAT { return turned.load_behind(p); });
+            const Vec<T> d = turned.join(line.d, next.d), g = turned.join(line.g, next.g);
+            line = next;
+            if constexpr (CENTERED) sum = held(sum + g);
+            product = held(product + g * d);
+            return Sums<Vec<T>>{d, d * d};
+        };
+        all = all + tree_of<CHUNK>(pack);
+        if constexpr (CENTERED) all_g = all_g + sum;
+        all_gx = all_gx + product;
+    }
+    to.x[0] = {turned.back(all.sum), turned.back(all.squares)};
+    to.products.g[0] = turned.back(all_g);
+    to.products.gx[0] = turned.back(all_gx);
+    return start;
+}
+
+// Of the columns start..end of a row. g and the products are summed chunk by chunk in the order in which they lie (one
+// chain of additions for all of a row would take longer than to read it), x as its moments always are. A few chunks of one
+// part of the lanes after another, so that all is in registers. (And held there, for what is used once compilers put off
+// until it is, and run out of them: each store in here would wait for those that are streamed.)
+template <Sends WHO, bool LINES, bool CENTERED, class S>
+ONEPASS_INLINE LaneSums<Arith<S>> sum_lanes_of(const RowsBackward<S>& a, index row, index start, index end,
+                                               Arith<S> pivot) {
+    using T = Arith<S>;
+    constexpr index STEP = CHUNK * LANES<T>, GROUP = PARTS == 1 ? STEP : 2 * STEP;
+    const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
+    const T* weight = a.weight;
+    const Vec<T> one = hidden_one<T>(), about = splat(pivot);
+    const auto later = sent_for<WHO, false>(a, row);
+    const auto add = [&](index i, Vec<T>& sum, Vec<T>& product, auto lanes) ONEPASS_FLAT {
+        Vec<T> d = load(x + i, lanes);
+        if constexpr (CENTERED) d = minus(d, about, one);
+        const Vec<T> g = load(dy + i, lanes) * load(weight + i, lanes);
+        if constexpr (CENTERED) sum = held(sum + g);
+        product = held(product + g * d);
+        return d;
+    };
+    const auto sums_of = [](Vec<T> d) ONEPASS_FLAT { return Sums<Vec<T>>{d, d * d}; };
+    LaneSums<T> sums;
+    index i = start;
+    if constexpr (LINES) i = sum_by_lines<WHO, CENTERED>(a, row, start, end, pivot, sums);
+    while (i + STEP <= end) {
+        const index to = end - i < GROUP ? i + STEP : i + GROUP;
+#pragma GCC unroll 4
+        for (int part = 0; part < PARTS; ++part) {
+            Sums<Vec<T>> all = sums.x[part];
+            Vec<T> g = sums.products.g[part], gx = sums.products.gx[part];
+            for (index j = i; j < to; j += STEP) {
+                Vec<T> sum = {}, product = {};
+                const auto vector = [&](int k) ONEPASS_FLAT {
+                    const index at = j + k * LANES<T> + part * WIDTH<T>;
+                    if (k % PARTS == part) later.at(at);
+                    return sums_of(add(at, sum, product, All{}));
+                };
+                all = all + tree_of<CHUNK>(vector);
+                if constexpr (CENTERED) g = g + sum;
+                gx = gx + product;
+            }
+            sums.x[part] = all;
+            sums.products.g[part] = g;
+            sums.products.gx[part] = gx;
+        }
+        i = to;
+    }
+    for (; i + LANES<T> <= end; i += LANES<T>)
+#pragma GCC unroll 4
+        for (int part = 0; part < PARTS; ++part)
+            sums.x[part] =
+                sums.x[part] + sums_of(add(i + part * WIDTH<T>, sums.products.g[part], sums.products.gx[part], All{}));
+    if (i < end)
+        for (int part = 0; part < PARTS; ++part) {
+            const index at = i + part * WIDTH<T>, left = end - at;
+            sums.x[part] =
+                sums.x[part] + sums_of(keep(add(at, sums.products.g[part], sums.products.gx[part], First{left}), left));
+        }
+    if constexpr (!CENTERED)   // (and so compilers leave out what comes before)
+        for (Sums<Vec<T>>& of : sums.x) of.sum = Vec<T>{};
+    return sums;
+}
+
+}   // namespace
+}   // namespace onepass::ONEPASS_ISA
