@@ -33,6 +33,13 @@ struct Gradient {
     T down, up, c1, c2;
 };
 
+// Whether two rows are written at once. With AVX-512 only such as fill the first cache with what is read beside them.
+template <class S>
+ONEPASS_INLINE bool in_pairs(const RowsBackward<S>& a) {
+    constexpr index LEAST = NATIVE == 64 ? 8 << 10 : 0;   // bytes
+    return a.cols * index(sizeof(Arith<S>)) >= LEAST && pair<S>(a.stream, a.dx_stride);
+}
+
 template <bool CENTERED, bool LOW, bool RANGED, class T>
 struct Normalized {
     Deviation<T, LOW, RANGED> deviation;
@@ -98,6 +105,13 @@ ONEPASS_INLINE void sum_row(const RowsBackward<S>& a, index row, Gradient<Arith<
     of.c2 = T(c2 / double(a.cols));
 }
 
+// dx from g and xhat, but for what brings a row into range.
+template <bool CENTERED, class T>
+ONEPASS_INLINE Vec<T> dx_of(Vec<T> g, Vec<T> xhat, Vec<T> c1, Vec<T> c2, Vec<T> scale) {
+    if constexpr (CENTERED) g = g - c1;
+    return (g - xhat * c2) * scale;
+}
+
 template <Sends WHO, bool CENTERED, bool LOW, bool RANGED, class S>
 ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient<Arith<S>>& of, Edge<S>& edge) {
     using T = Arith<S>;
@@ -117,9 +131,7 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
         const Vec<T> xhat = normalized(of.x), d = of.dy;
         store(dweight + i, load(dweight + i, lanes) + d * xhat, lanes);
         if constexpr (CENTERED) store(dbias + i, load(dbias + i, lanes) + d, lanes);
-        Vec<T> g = (RANGED ? d * down : d) * load(weight + i, lanes);
-        if constexpr (CENTERED) g = g - c1;
-        const Vec<T> dx = (g - xhat * c2) * scale;
+        const Vec<T> g = (RANGED ? d * down : d) * load(weight + i, lanes), dx = dx_of<CENTERED>(g, xhat, c1, c2, scale);
         return RANGED ? dx * back * after : dx;
     };
     const bool stream = WHO != Sends::last || a.stream,
@@ -127,6 +139,34 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
     S* dx = a.dx + row * a.dx_stride;
     write_row<T>(dx, lead_of(dx, dweight, stream), a.cols, source, value, stream, joined, edge,
                  Alone<sizeof(S) != sizeof(T)>{});
+}
+
+// Two rows at once, not streamed: weight is read, and dweight and dbias are read and written, for both.
+template <bool CENTERED, bool LOW, class S>
+ONEPASS_INLINE void write_two_dx(const RowsBackward<S>& a, index row, const Gradient<Arith<S>> (&of)[2]) {
+    using T = Arith<S>;
+    const S* x[] = {a.x + row * a.x_stride, a.x + (row + 1) * a.x_stride};
+    const S* dy[] = {a.dy + row * a.dy_stride, a.dy + (row + 1) * a.dy_stride};
+    const T* weight = a.weight;
+    T *dweight = a.dweight, *dbias = a.dbias;
+    typedef Normalized<CENTERED, LOW, false, T> Normal;
+    const Normal normalized[] = {Normal(of[0].line), Normal(of[1].line)};
+    const Vec<T> c1[] = {splat(of[0].c1), splat(of[1].c1)}, c2[] = {splat(of[0].c2), splat(of[1].c2)},
+                 scale[] = {splat(of[0].line.scale), splat(of[1].line.scale)};
+    Vec<T> w, products, sums;   // from the first row for the second
+    const auto value = [&](int k, index i, auto lanes) ONEPASS_FLAT {
+        const Vec<T> xhat = normalized[k](load(x[k] + i, lanes)), d = held(load(dy[k] + i, lanes));
+        if (k == 0) w = held(load(weight + i, lanes));
+        products = (k == 0 ? load(dweight + i, lanes) : products) + d * xhat;
+        if constexpr (CENTERED) sums = (k == 0 ? load(dbias + i, lanes) : sums) + d;
+        if (k == 1) {
+            store(dweight + i, products, lanes);
+            if constexpr (CENTERED) store(dbias + i, sums, lanes);
+        }
+        return dx_of<CENTERED>(d * w, xhat, c1[k], c2[k], scale[k]);
+    };
+    S* dx = a.dx + row * a.dx_stride;
+    write_two<T>(dx, a.dx_stride, lead_of(dx, dweight, false), a.cols, value);
 }
 
 template <class T>
@@ -172,6 +212,17 @@ ONEPASS_INLINE void write_row_of(const RowsBackward<S>& a, index row, const Grad
         write_dx<WHO, CENTERED, false, false>(a, row, of, edge);
 }
 
+// Two rows, by themselves where one is not as usual.
+template <bool CENTERED, class S>
+ONEPASS_INLINE void write_two_of(const RowsBackward<S>& a, index row, const Gradient<Arith<S>> (&of)[2], Edge<S>& edge) {
+    if (__builtin_expect(of[0].line.ranged || of[1].line.ranged || !finite(of[0]) || !finite(of[1]), 0))
+        for (int k = 0; k < 2; ++k) write_row_of<Sends::last, CENTERED>(a, row + k, of[k], edge);
+    else if (CENTERED && (of[0].line.low != 0 || of[1].line.low != 0))
+        write_two_dx<CENTERED, true>(a, row, of);
+    else
+        write_two_dx<CENTERED, false>(a, row, of);
+}
+
 // The rows from `row` on, as many as are joined.
 template <bool CENTERED, class S>
 __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, double of_count, Edge<S>& edge) {
@@ -193,9 +244,22 @@ __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, 
     float sum[SIDE], product[SIDE];
     store(sum, fold_beside(g, Plus()));
     store(product, fold_beside(gx, Plus()));
-    for (int i = 0; i < SIDE; ++i)
-        write_row_of<Sends::last, CENTERED>(
-            a, row + i, gradient_of(lines[i], 0.0 + double(sum[i]), 0.0 + double(product[i]), beyond[i], of_count), edge);
+    const auto gradient = [&](int i) ONEPASS_FLAT {
+        return gradient_of(lines[i], 0.0 + double(sum[i]), 0.0 + double(product[i]), beyond[i], of_count);
+    };
+    if (pair<S>(a.stream, a.dx_stride))
+        for (int i = 0; i < SIDE; i += 2) write_two_of<CENTERED>(a, row + i, {gradient(i), gradient(i + 1)}, edge);
+    else
+        for (int i = 0; i < SIDE; ++i) write_row_of<Sends::last, CENTERED>(a, row + i, gradient(i), edge);
+}
+
+// All rows from `row` on but one that is left, which is the result.
+template <bool LINES, bool CENTERED, class S>
+__attribute__((noinline)) index pairs_of_rows(const RowsBackward<S>& a, index row, double inverse, double of_count,
+                                              Edge<S>& edge) {
+    const auto read = [&](index i) ONEPASS_FLAT { return read_row<Sends::last, LINES, CENTERED>(a, i, inverse, of_count); };
+    for (; row + 2 <= a.rows; row += 2) write_two_of<CENTERED>(a, row, {read(row), read(row + 1)}, edge);
+    return row;
 }
 
 template <Sends WHO, bool LINES, bool CENTERED, class S>
@@ -207,6 +271,8 @@ void all_rows(const RowsBackward<S>& a) {
     if constexpr (sizeof(T) == 4 && WHO == Sends::last)
         if (narrow(a))
             for (; row + SIDE <= a.rows; row += SIDE) narrow_rows<CENTERED>(a, row, of_count, edge);
+    if constexpr (WHO == Sends::last)
+        if (in_pairs(a)) row = pairs_of_rows<LINES, CENTERED>(a, row, inverse, of_count, edge);
     for (; row < a.rows; ++row)
         write_row_of<WHO, CENTERED>(a, row, read_row<WHO, LINES, CENTERED>(a, row, inverse, of_count), edge);
     if (a.stream) stream_fence();
