@@ -21,7 +21,9 @@ ONEPASS_INLINE bool narrow(const RowsBackward<S>& a) {
 // Which readings send for a later row: both, where dx is streamed, if arithmetic does not take longer than memory. (Wide
 // rows leave little room in the first cache for what was sent for, so it had better come late.) Else the last one alone;
 // and where rows come from a cache and dx is streamed, the first sends for what it reads SOON, of which some is gone again.
-enum class Sends { last, soon, both };
+// And none, if dx is not streamed, and rows lie end to end: the processor's own prefetcher does as well then. (But not for
+// RMS norm, which computes less.)
+enum class Sends { none, last, soon, both };
 template <class S>
 constexpr bool MAY_SEND = NATIVE == 64 || (NATIVE == 32 && sizeof(S) > 2);
 template <class S>
@@ -29,7 +31,8 @@ constexpr bool MAY_SEND_SOON = MAY_SEND<S> && sizeof(S) == 4;
 template <class S>
 ONEPASS_INLINE Sends who_sends(const RowsBackward<S>& a) {
     const index least = (NATIVE == 64 ? 0 : 8 << 10) + (a.far ? 0 : 8 << 10);   // bytes
-    if (!a.stream || narrow(a)) return Sends::last;
+    if (narrow(a)) return Sends::last;
+    if (!a.stream) return a.centered && a.x_stride == a.cols && a.dy_stride == a.cols ? Sends::none : Sends::last;
     return a.cols * index(sizeof(S)) >= least ? Sends::both : a.centered && !a.far ? Sends::soon : Sends::last;
 }
 
@@ -47,7 +50,8 @@ ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
         const index ahead = narrow(a) && a.ahead < SIDE ? index(SIDE) : BOTH && pages ? (a.ahead + 1) / 2 : a.ahead;
         const index later = row + ahead * (BOTH && LAST && !roomy_first_cache ? 3 : 1);
         constexpr Way WAY = !BOTH ? Way::straight : LAST ? Way::twice : Way::half;
-        return Shares<S, 1, BOTH || LAST ? 2 : 0, WAY>{{a.x + later * a.x_stride, a.dy + later * a.dy_stride}};
+        return Shares<S, 1, BOTH || (LAST && WHO != Sends::none) ? 2 : 0, WAY>{
+            {a.x + later * a.x_stride, a.dy + later * a.dy_stride}};
     }
 }
 

@@ -134,7 +134,7 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
         const Vec<T> g = (RANGED ? d * down : d) * load(weight + i, lanes), dx = dx_of<CENTERED>(g, xhat, c1, c2, scale);
         return RANGED ? dx * back * after : dx;
     };
-    const bool stream = WHO != Sends::last || a.stream,
+    const bool stream = WHO == Sends::last ? a.stream : WHO != Sends::none,
                joined = row + 1 < a.rows && rows_join<S>(stream, a.cols, a.dx_stride);
     S* dx = a.dx + row * a.dx_stride;
     write_row<T>(dx, lead_of(dx, dweight, stream), a.cols, source, value, stream, joined, edge,
@@ -271,7 +271,7 @@ void all_rows(const RowsBackward<S>& a) {
     if constexpr (sizeof(T) == 4 && WHO == Sends::last)
         if (narrow(a))
             for (; row + SIDE <= a.rows; row += SIDE) narrow_rows<CENTERED>(a, row, of_count, edge);
-    if constexpr (WHO == Sends::last)
+    if constexpr (WHO == Sends::none || WHO == Sends::last)
         if (in_pairs(a)) row = pairs_of_rows<LINES, CENTERED>(a, row, inverse, of_count, edge);
     for (; row < a.rows; ++row)
         write_row_of<WHO, CENTERED>(a, row, read_row<WHO, LINES, CENTERED>(a, row, inverse, of_count), edge);
@@ -292,6 +292,7 @@ void rows_backward(const RowsBackward<S>& a) {
             return a.centered ? choose_lines<Sends::both, true>(a) : choose_lines<Sends::both, false>(a);
     if constexpr (MAY_SEND_SOON<S>)
         if (who == Sends::soon) return all_rows<Sends::soon, false, true>(a);
+    if (who == Sends::none) return choose_lines<Sends::none, true>(a);
     a.centered ? choose_lines<Sends::last, true>(a) : choose_lines<Sends::last, false>(a);
 }
 
