@@ -167,6 +167,23 @@ def test_gradients_of_narrow_rows_side_by_side(norm, dtype, each_isa):
             assert_same_numbers(norm(dy[few], x[few], weight)[0], together[few], (d, row))
 
 
+@pytest.mark.parametrize("norm", [op.layer_norm_backward, op.rms_norm_backward])
+@every_type
+def test_gradients_of_rows_in_pairs(norm, dtype, each_isa):
+    """Two rows are written at once, whichever two, if both are as usual."""
+    for d in (512, 2048, 4096):
+        x, weight, dy = narrow_rows(31, d, dtype), np.full(d, 1.5, dtype), np.ones((31, d)) / 3
+        dy[::2] = x[::-2]
+        dy[13] = 2.0**125  # The row's sums overflow.
+        with np.errstate(over="ignore"):
+            dy = dy.astype(dtype)
+        together, shifted = norm(dy, x, weight)[0], norm(dy[1:], x[1:], weight)[0]
+        assert_same_numbers(shifted, together[1:], d)
+        for row in range(len(x)):
+            alone = slice(row, row + 1)
+            assert_same_numbers(norm(dy[alone], x[alone], weight)[0], together[alone], (d, row))
+
+
 def test_every_public_norm_is_walked():
     control = {
         "available_isas",
