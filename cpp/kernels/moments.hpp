@@ -80,6 +80,25 @@ struct Limits<double> {
     static constexpr double negligible = 0x1p+112;
 };
 
+// Constants, from memory or as operands of instructions. A load that lies, within its page, where stores are pending waits
+// for them, and streamed ones pend for long: with constants from memory a streamed row of a gradient took up to half as
+// long again, by where a linker had put them. (Elsewhere operands are not quicker, and no loop with them is vector code.)
+template <bool OPERANDS>
+struct Constants {
+    template <class T>
+    __attribute__((always_inline)) T operator()(T constant) const {
+#if defined(__x86_64__)
+        if constexpr (OPERANDS) {
+            std::uint64_t bits = 0;
+            __builtin_memcpy(&bits, &constant, sizeof constant);
+            __asm__("" : "+r"(bits));
+            __builtin_memcpy(&constant, &bits, sizeof constant);
+        }
+#endif
+        return constant;
+    }
+};
+
 struct Finished {
     double mean, low, scale, true_mean, rstd;
     bool in_range;
@@ -91,13 +110,14 @@ __attribute__((always_inline)) inline double inverse_freedom(double count, const
 }
 
 // m is of (x * before - pivot) * after, its mean before `after` and its low part behind it.
-template <class T>
+template <class T, class Number = Constants<false>>
 __attribute__((always_inline)) inline Finished finish(double inverse, double m_mean, double m_low, double m_m2,
                                                       const Finish& how, double before, double after) {
+    const Number number = {};
     const double k = before * after;
     const double var = m_m2 * inverse;
     const double total = var + how.eps * k * k;
-    const double rstd = 1.0 / __builtin_sqrt(total);
+    const double rstd = number(1.0) / __builtin_sqrt(total);
     const Pair mean = two_sum(m_mean, m_low / after);
     // Where deviations are small enough to need `after`, the low part may be too small to go without it.
     const double high = after == 1.0 ? static_cast<double>(static_cast<T>(mean.high)) : m_mean;
@@ -105,14 +125,15 @@ __attribute__((always_inline)) inline Finished finish(double inverse, double m_m
     Finished f;
     f.mean = high;
     // A remainder this far below the deviation changes no digit of the result; without it one subtraction is saved.
-    f.low = low * low * Limits<T>::negligible <= var ? 0.0 : low;
+    f.low = low * low * number(Limits<T>::negligible) <= var ? 0.0 : low;
     f.scale = total == 0.0 ? 0.0 : rstd;   // a constant group without eps gives 0, not 0 * inf
     f.true_mean = mean.high / before;
     f.rstd = rstd * k;
     // (A negative or NaN eps is no matter of range: what follows is IEEE's. The first of the three is the usual one, and
     // spares the others.)
-    f.in_range = m_m2 <= Limits<T>::huge && (total >= Limits<T>::tiny || !(__builtin_fabs(total) < Limits<T>::tiny) ||
-                                             __builtin_fabs(mean.high) >= Limits<T>::edge);
+    f.in_range = m_m2 <= number(Limits<T>::huge) &&
+                 (total >= number(Limits<T>::tiny) || !(__builtin_fabs(total) < Limits<T>::tiny) ||
+                  __builtin_fabs(mean.high) >= Limits<T>::edge);
     return f;
 }
 

@@ -14,11 +14,11 @@ struct Line {
 };
 
 // Of a row of n, from the first moments `m` of its elements as they are; `f` are the statistics behind the line.
-template <bool CENTERED, class T, class Source>
+template <bool CENTERED, class T, class Number = Constants<false>, class Source>
 ONEPASS_INLINE Line<T> line_of(Moments m, const Source& x, index n, const Finish& how, double inverse, Finished& f) {
     Range range = {1.0, 1.0};
-    m = settled<CENTERED, T>(m, x, n, range);
-    f = finish<T>(inverse, m.mean, m.low, m.m2, how, 1.0, 1.0);
+    m = settled<CENTERED, T, Number>(m, x, n, range);
+    f = finish<T, Number>(inverse, m.mean, m.low, m.m2, how, 1.0, 1.0);
     const bool ranged = !f.in_range;
     if (__builtin_expect(ranged, 0)) {
         range = other_range<T>(m.m2);

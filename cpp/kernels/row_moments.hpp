@@ -149,9 +149,9 @@ ONEPASS_INLINE Moments block_moments(const Source& x, index start, index n, cons
 }
 
 // The pivot of a row, which all the rest of it waits for.
-template <class T, class Source>
+template <class T, class Number = Constants<false>, class Source>
 ONEPASS_INLINE T choose_pivot(const Source& x, index n, T before) {
-    return first_pivot<T>(n, [&](index i) ONEPASS_FLAT { return x.one(i) * before; });
+    return first_pivot<T, Number>(n, [&](index i) ONEPASS_FLAT { return x.one(i) * before; });
 }
 
 // Of n elements, from of_block(start, n) for blocks of `size`, all about the same pivot. The mean is the pivot, and what it
@@ -186,9 +186,9 @@ __attribute__((noinline)) Moments ranged_moments(const Source& x, index n, Range
 }
 
 // m, or moments from a better pivot in place of those that were taken from one astray.
-template <bool CENTERED, class T, class Source>
+template <bool CENTERED, class T, class Number = Constants<false>, class Source>
 ONEPASS_INLINE Moments settled(const Moments& m, const Source& x, index n, const Range& range) {
-    if (!CENTERED || __builtin_expect(!astray(m), 1)) return m;
+    if (!CENTERED || __builtin_expect(!astray<Number>(m), 1)) return m;
     return ranged_moments<true, T>(itself(x), n, range, T(m.mean + m.low / range.after));
 }
 

@@ -14,10 +14,10 @@
 //   sum(g * (x - mean)) = sum(g * (x - p)) - (mean - p) * sum(g)
 //
 // and p is near enough to cost no more digits here than there. Then from the cache, for dx and for what the row adds to
-// dweight and dbias. (A row at a time: two, with a trip over dweight and dbias saved, left no room in the first-level cache
-// for rows on their way from memory. And no stores while x and dy are on their way: they would wait for them, and the next
-// loads for the stores.) Where p was astray, or the sums of products overflow or have lost digits below the least normal
-// number, c1 and c2 are summed once more, from xhat.
+// dweight and dbias. (Where dx is streamed a row at a time: two, with a trip over dweight and dbias saved, left no room in
+// the first-level cache for rows on their way from memory. And no stores while x and dy are on their way: they would wait
+// for them, and the next loads for the stores.) Where p was astray, or the sums of products overflow or have lost digits
+// below the least normal number, c1 and c2 are summed once more, from xhat.
 //
 // dx is finite wherever it can be, as far as |dy * weight| stays below a quarter of the largest number; dweight and dbias
 // as far as the sums over the rows of one call do.
@@ -52,19 +52,21 @@ struct Normalized {
 };
 
 // c1 and c2 from the sums of a row, and what its mean has `beyond` the pivot; NaN where these are not to be had from them.
-template <class T>
+template <class Number = Constants<false>, class T>
 ONEPASS_INLINE Gradient<T> gradient_of(const Line<T>& line, double g, double gx, double beyond, double of_count) {
     constexpr double LEAST = double(Limits<T>::least_normal) / (sizeof(T) == 4 ? 0x1p-23 : 0x1p-52);
-    const double c2 = (gx - beyond * g) * of_count * double(line.scale);
-    return {line, T(1), T(1), T(g * of_count), T(__builtin_fabs(gx) * of_count >= LEAST ? c2 : __builtin_nan(""))};
+    const double c2 = (gx - beyond * g) * of_count * double(line.scale), mean = gx * of_count;
+    const bool enough = mean >= Number()(LEAST) || mean <= Number()(-LEAST);
+    return {line, T(1), T(1), T(g * of_count), T(enough ? c2 : __builtin_nan(""))};
 }
 
 // The moments of a row, and the sums beside them, in blocks.
 template <Sends WHO, bool LINES, bool CENTERED, class S>
 ONEPASS_INLINE Gradient<Arith<S>> read_row(const RowsBackward<S>& a, index row, double inverse, double of_count) {
     using T = Arith<S>;
+    typedef Constants<WHO == Sends::soon || WHO == Sends::both> Number;
     const Plain<S> x = {a.x + row * a.x_stride};
-    const T pivot = CENTERED ? choose_pivot(x, a.cols, T(1)) : T(0);
+    const T pivot = CENTERED ? choose_pivot<T, Number>(x, a.cols, T(1)) : T(0);
     double g = 0, gx = 0;
     const Moments m = joined_blocks(a.cols, BLOCK_SIZE<T>, double(pivot), [&](index start, index n) ONEPASS_FLAT {
         const LaneSums<T> sums = sum_lanes_of<WHO, LINES, CENTERED>(a, row, start, start + n, pivot);
@@ -73,8 +75,8 @@ ONEPASS_INLINE Gradient<Arith<S>> read_row(const RowsBackward<S>& a, index row, 
         return moments_of<T>(sums.x, n, 1.0 / double(n));
     });
     Finished f;
-    const Line<T> line = line_of<CENTERED, T>(m, x, a.cols, a.finish, inverse, f);
-    return gradient_of(line, g, gx, CENTERED && astray(m) ? __builtin_nan("") : m.low, of_count);
+    const Line<T> line = line_of<CENTERED, T, Number>(m, x, a.cols, a.finish, inverse, f);
+    return gradient_of<Number>(line, g, gx, CENTERED && astray<Number>(m) ? __builtin_nan("") : m.low, of_count);
 }
 
 // c1 and c2 from xhat, summed in blocks of the row, as its moments are.

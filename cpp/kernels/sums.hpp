@@ -81,10 +81,10 @@ ONEPASS_INLINE Vec<T> in_order(const Vec<T> (&d)[CHUNK]) {
 }
 
 // The pivot of n elements, value(i) for i in 0..n: numbers, or a vector's lanes each for itself.
-template <class T, class Value>
+template <class T, class Number = Constants<false>, class Value>
 ONEPASS_INLINE auto first_pivot(index n, const Value& value) {
     const auto two = [&](index i) ONEPASS_FLAT { return value(i) + value(i + 1); };
-    if (n >= CHUNK) return ((two(0) + two(2)) + (two(4) + two(6))) * (T(1) / CHUNK);
+    if (n >= CHUNK) return ((two(0) + two(2)) + (two(4) + two(6))) * Number()(T(1) / CHUNK);
     if (n >= 4) return (two(0) + two(2)) * T(0.25);
     return n < 2 ? value(0) : two(0) * T(0.5);
 }
@@ -97,10 +97,13 @@ ONEPASS_INLINE Moments from_sums(double sum, double squares, double count, doubl
 
 // Positive where the pivot was astray, from what the mean has beyond it.
 template <class V, class T>
-ONEPASS_INLINE V how_astray(V beyond, V m2, T count) {
-    return beyond * (beyond * count) - m2 * T(1.5);
+ONEPASS_INLINE V how_astray(V beyond, V m2, T count, T most = T(1.5)) {
+    return beyond * (beyond * count) - m2 * most;
 }
-ONEPASS_INLINE bool astray(const Moments& m) { return how_astray(m.low, m.m2, m.count) > 0; }
+template <class Number = Constants<false>>
+ONEPASS_INLINE bool astray(const Moments& m) {
+    return how_astray(m.low, m.m2, m.count, Number()(1.5)) > 0;
+}
 
 template <class T>
 ONEPASS_INLINE bool any_positive(Vec<T> a) {

@@ -114,7 +114,7 @@ template <class S>
 constexpr bool COLUMNS_PAIR = NATIVE == 16 && MAY_PAIR<S>;
 
 // Two rows at once, not streamed, which lie alike within their lines: so what value(row, i, lanes) reads beside x at i, it
-// reads for both.
+// reads for both, for the first and then for the second.
 template <class T, class S, class Value>
 ONEPASS_INLINE void write_two(S* y, index stride, index lead, index n, const Value& value) {
     constexpr int BURST = NATIVE == 64 ? onepass::ONEPASS_ISA::BURST : 2;
