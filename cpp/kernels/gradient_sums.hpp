@@ -69,6 +69,7 @@ struct LaneSums {
 
 // Whether rows that do not begin with a cache line are read line by line. That takes a few steps more, and so does not pay
 // where all is in a near cache; nor where rows are wide and come from memory, which is sent for as fast as they are read.
+// (Narrow rows, which are joined: in RMS norm alone.)
 template <bool CENTERED, class S>
 ONEPASS_INLINE bool by_lines(const RowsBackward<S>& a) {
     constexpr index WIDE = 8 << 10;   // bytes
@@ -76,42 +77,64 @@ ONEPASS_INLINE bool by_lines(const RowsBackward<S>& a) {
     return a.stream ? bytes <= WIDE : !CENTERED || bytes >= WIDE;
 }
 
+// Of elements of a row, x - pivot and g, and how they are summed.
+template <bool CENTERED, class S>
+struct Terms {
+    using T = Arith<S>;
+    struct Of {
+        Vec<T> d, g;
+    };
+    const S *x, *dy;
+    const T* weight;
+    Vec<T> about, one = hidden_one<T>();
+    ONEPASS_INLINE Terms(const RowsBackward<S>& a, index row, T pivot)
+        : x(a.x + row * a.x_stride), dy(a.dy + row * a.dy_stride), weight(a.weight), about(splat(pivot)) {}
+
+    // Those at i, as load_at(p) loads from p.
+    template <class Load>
+    ONEPASS_INLINE Of at(index i, const Load& load_at) const {
+        Vec<T> d = load_at(x + i);
+        if constexpr (CENTERED) d = minus(d, about, one);
+        return {d, load_at(dy + i) * load_at(weight + i)};
+    }
+    ONEPASS_INLINE static void add(const Of& of, Vec<T>& sum, Vec<T>& product) {
+        if constexpr (CENTERED) sum = held(sum + of.g);
+        product = held(product + of.g * of.d);
+    }
+    ONEPASS_INLINE static Sums<Vec<T>> sums_of(Vec<T> d) { return {d, d * d}; }
+};
+
 // The sums of whole chunks from `start` on, line by line; the result is where they end.
 template <Sends WHO, bool CENTERED, class S>
 ONEPASS_INLINE index sum_by_lines(const RowsBackward<S>& a, index row, index start, index end, Arith<S> pivot,
                                   LaneSums<Arith<S>>& to) {
     using T = Arith<S>;
     constexpr index STEP = CHUNK * LANES<T>;
-    const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
-    const T* weight = a.weight;
-    const Vec<T> one = hidden_one<T>(), about = splat(pivot);
+    typedef Terms<CENTERED, S> Row;
+    const Row terms(a, row, pivot);
     const auto later = sent_for<WHO, false>(a, row);
-    const Turned<T> turned(x);
+    const Turned<T> turned(terms.x);
     // (Held, so that a line is not loaded again for the pack behind it.)
-    struct Part {
-        Vec<T> d, g;
-    };
-    const auto read = [&](index i, const auto& load_part) ONEPASS_FLAT {
-        Vec<T> d = load_part(x + i);
-        if constexpr (CENTERED) d = minus(d, about, one);
-        return Part{held(d), held(load_part(dy + i) * load_part(weight + i))};
+    const auto read = [&](index i, const auto& load_at) ONEPASS_FLAT {
+        const typename Row::Of of = terms.at(i, load_at);
+        return typename Row::Of{held(of.d), held(of.g)};
     };
     Sums<Vec<T>> all = {};
     Vec<T> all_g = {}, all_gx = {};
     for (; start + STEP <= end; start += STEP) {
         Vec<T> sum = {}, product = {};
         const index first = start + turned.head;
-        Part line = read(first - LANES<T>, [&](const T* p) ONEPASS_FLAT { return turned.load_before(p); });
+        typename Row::Of line = read(first - LANES<T>, [&](const T* p) ONEPASS_FLAT { return turned.load_before(p); });
         const auto pack = [&](int k) ONEPASS_FLAT {
             const index at = first + k * LANES<T>;
             later.at(at);
-            const Part next = k + 1 < CHUNK ? read(at, [](const T* p) ONEPASS_FLAT { return load(p); })
-                                            : read(at, [&](const T* p) ONEPASS_FLAT { return turned.load_behind(p); });
-            const Vec<T> d = turned.join(line.d, next.d), g = turned.join(line.g, next.g);
+            const typename Row::Of next = k + 1 < CHUNK
+                                              ? read(at, [](const T* p) ONEPASS_FLAT { return load(p); })
+                                              : read(at, [&](const T* p) ONEPASS_FLAT { return turned.load_behind(p); });
+            const typename Row::Of of = {turned.join(line.d, next.d), turned.join(line.g, next.g)};
             line = next;
-            if constexpr (CENTERED) sum = held(sum + g);
-            product = held(product + g * d);
-            return Sums<Vec<T>>{d, d * d};
+            Row::add(of, sum, product);
+            return Row::sums_of(of.d);
         };
         all = all + tree_of<CHUNK>(pack);
         if constexpr (CENTERED) all_g = all_g + sum;
@@ -132,19 +155,14 @@ ONEPASS_INLINE LaneSums<Arith<S>> sum_lanes_of(const RowsBackward<S>& a, index r
                                                Arith<S> pivot) {
     using T = Arith<S>;
     constexpr index STEP = CHUNK * LANES<T>, GROUP = PARTS == 1 ? STEP : 2 * STEP;
-    const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
-    const T* weight = a.weight;
-    const Vec<T> one = hidden_one<T>(), about = splat(pivot);
+    typedef Terms<CENTERED, S> Row;
+    const Row terms(a, row, pivot);
     const auto later = sent_for<WHO, false>(a, row);
     const auto add = [&](index i, Vec<T>& sum, Vec<T>& product, auto lanes) ONEPASS_FLAT {
-        Vec<T> d = load(x + i, lanes);
-        if constexpr (CENTERED) d = minus(d, about, one);
-        const Vec<T> g = load(dy + i, lanes) * load(weight + i, lanes);
-        if constexpr (CENTERED) sum = held(sum + g);
-        product = held(product + g * d);
-        return d;
+        const typename Row::Of of = terms.at(i, [&](const auto* p) ONEPASS_FLAT { return load(p, lanes); });
+        Row::add(of, sum, product);
+        return of.d;
     };
-    const auto sums_of = [](Vec<T> d) ONEPASS_FLAT { return Sums<Vec<T>>{d, d * d}; };
     LaneSums<T> sums;
     index i = start;
     if constexpr (LINES) i = sum_by_lines<WHO, CENTERED>(a, row, start, end, pivot, sums);
@@ -159,7 +177,7 @@ ONEPASS_INLINE LaneSums<Arith<S>> sum_lanes_of(const RowsBackward<S>& a, index r
                 const auto vector = [&](int k) ONEPASS_FLAT {
                     const index at = j + k * LANES<T> + part * WIDTH<T>;
                     if (k % PARTS == part) later.at(at);
-                    return sums_of(add(at, sum, product, All{}));
+                    return Row::sums_of(add(at, sum, product, All{}));
                 };
                 all = all + tree_of<CHUNK>(vector);
                 if constexpr (CENTERED) g = g + sum;
@@ -175,12 +193,12 @@ ONEPASS_INLINE LaneSums<Arith<S>> sum_lanes_of(const RowsBackward<S>& a, index r
 #pragma GCC unroll 4
         for (int part = 0; part < PARTS; ++part)
             sums.x[part] =
-                sums.x[part] + sums_of(add(i + part * WIDTH<T>, sums.products.g[part], sums.products.gx[part], All{}));
+                sums.x[part] + Row::sums_of(add(i + part * WIDTH<T>, sums.products.g[part], sums.products.gx[part], All{}));
     if (i < end)
         for (int part = 0; part < PARTS; ++part) {
             const index at = i + part * WIDTH<T>, left = end - at;
-            sums.x[part] =
-                sums.x[part] + sums_of(keep(add(at, sums.products.g[part], sums.products.gx[part], First{left}), left));
+            sums.x[part] = sums.x[part] +
+                           Row::sums_of(keep(add(at, sums.products.g[part], sums.products.gx[part], First{left}), left));
         }
     if constexpr (!CENTERED)   // (and so compilers leave out what comes before)
         for (Sums<Vec<T>>& of : sums.x) of.sum = Vec<T>{};
