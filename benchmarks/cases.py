@@ -25,7 +25,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 EPS = 1e-5
-LINE = 64  # bytes; everybody gets x and out at the start of a cache line
+LINE = 64  # bytes of a cache line; everybody gets x and out at the start of one, or `Case.behind` it
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class Case:
 
     `job` is a key of `ARGUMENTS`: onepass's name, with batch norm in inference told apart from batch norm in
     training. `axis` is the axis that holds the weights' entries. `floor` is the fraction of the ceiling that is
-    asked for, `against` are the least ratios asked for, peer's time / our time ("best": of every peer).
+    asked for, `against` are the least ratios asked for, peer's time / our time ("best": of every peer). x and the
+    results begin `behind` bytes behind the start of a cache line.
     """
 
     job: str
@@ -83,6 +84,7 @@ class Case:
     groups: int = 1
     eps: float = EPS
     quick: bool = False
+    behind: int = 0
 
     @property
     def label(self) -> str:
@@ -192,11 +194,11 @@ def table() -> Iterator[Case]:
 CASES = tuple(table())
 
 
-def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An uninitialized array that begins where a cache line does."""
+def aligned(shape: tuple[int, ...], dtype: np.dtype[Any], behind: int = 0) -> Array:
+    """An uninitialized array that begins where a cache line does, or so many bytes behind that."""
     nbytes = prod(shape) * dtype.itemsize
     memory = np.empty(nbytes + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
+    start = (behind - memory.ctypes.data) % LINE
     return memory[start : start + nbytes].view(dtype).reshape(shape)
 
 
@@ -215,7 +217,7 @@ class Data:
     def of(cls, case: Case) -> Data:
         rng = np.random.default_rng(0)
         dtype, names = case.numpy_dtype, ARGUMENTS[case.job]
-        sources = aligned((case.ceiling.inputs, *case.shape), dtype)
+        sources = aligned((case.ceiling.inputs, *case.shape), dtype, case.behind)
         arrays = {}
         for source, name in zip(sources, names[: case.ceiling.inputs], strict=True):
             source[...] = rng.standard_normal(case.shape, np.float32) + np.float32(0.5)
@@ -225,6 +227,6 @@ class Data:
             entries = rng.uniform(0.5, 1.5, case.channels)
             signs = 1 if name == "running_var" else rng.choice((-1, 1), case.channels)
             arrays[name] = (signs * entries).astype(dtype)
-        results = aligned((case.ceiling.outputs, *case.shape), dtype)
+        results = aligned((case.ceiling.outputs, *case.shape), dtype, case.behind)
         results[...] = 0
         return cls(arrays, sources, results)

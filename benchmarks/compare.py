@@ -22,7 +22,7 @@ except ImportError as missing:
     sys.exit(f"compare.py needs {missing.name}: pip install 'onepass[bench]'")
 
 import report
-from cases import CASES
+from cases import CASES, LINE
 from everyday import second_process
 from growth import grow, series
 from peers import PEERS, hold
@@ -82,6 +82,14 @@ FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
     type=click.Choice(tuple(ISAS)),
     help="The instruction set of all who can be held to one.  [default: the best]",
 )
+@click.option(
+    "--behind",
+    type=click.IntRange(0, LINE - 1),
+    default=0,
+    show_default=True,
+    metavar="BYTES",
+    help="Where x and the results of the cases begin, behind the start of a cache line; NumPy's arrays: 16.",
+)
 @click.option("--rounds", type=click.IntRange(min=5), help="At most so many; with it there is no time limit.")
 @click.option("--growth", "growing", is_flag=True, help="How the cost grows, instead of the cases.")
 @click.option("--json", "json_file", type=FILE, callback=writable, help="Write the figures here.")
@@ -95,6 +103,7 @@ def main(
     peers: tuple[str, ...],
     threads: tuple[int, ...],
     isa: str | None,
+    behind: int,
     rounds: int | None,
     growing: bool,
     json_file: Path | None,
@@ -105,7 +114,9 @@ def main(
 ) -> None:
     """Time onepass beside its peers and beside moving the same bytes."""
     cases = [
-        case for case in CASES if case.matches(patterns or ("",)) and (case.quick or not quick or patterns)
+        replace(case, behind=behind)
+        for case in CASES
+        if case.matches(patterns or ("",)) and (case.quick or not quick or patterns)
     ]
     if listing:
         for case in cases:
