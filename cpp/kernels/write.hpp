@@ -90,13 +90,19 @@ template <class T, class Source, class Value, class Put, class Meanwhile>
 ONEPASS_INLINE index write_bursts(index i, index end, const Source& source, const Value& value, const Put& put,
                                   Meanwhile& meanwhile) {
     constexpr index STEP = BURST * WIDTH<T>;
+    const auto write = [&](index at, const auto& between) ONEPASS_FLAT {
+        const auto read = [&](int k) ONEPASS_FLAT { return source(at + k * WIDTH<T>, All{}); };
+        write_burst<T>(at, read, value, put, between);
+    };
     for (; i + Meanwhile::PIECES * STEP <= end; i += Meanwhile::PIECES * STEP) {
 #pragma GCC unroll 8
-        for (int k = 0; k < Meanwhile::PIECES; ++k) {
-            const index at = i + k * STEP;
-            const auto read = [&](int j) ONEPASS_FLAT { return source(at + j * WIDTH<T>, All{}); };
-            write_burst<T>(at, read, value, put, [&]() ONEPASS_FLAT { meanwhile.piece(k); });
-        }
+        for (int k = 0; k < Meanwhile::PIECES; ++k) write(i + k * STEP, [&]() ONEPASS_FLAT { meanwhile.piece(k); });
+    }
+    // What is left of a row is less than a chunk where its lines begin behind its first element: a chunk for a burst.
+    if (i + STEP <= end && meanwhile.more()) {
+        write(i, [&]() ONEPASS_FLAT { meanwhile.piece(0); });
+        for (int k = 1; k < Meanwhile::PIECES; ++k) meanwhile.piece(k);
+        return i + STEP;
     }
     return write_bursts<T>(i, end, source, value, put);
 }

@@ -11,17 +11,21 @@ namespace onepass {
 
 constexpr std::uintptr_t PAGE = 4096;   // bytes
 
-// For n elements, a place that many quarters of a page behind `y`: a load that lies just before a pending store within its
-// page waits for it.
+// For n elements, a place that many eighths of a page behind the lines of `y`: a load that lies just before a pending store
+// within its page waits for it. Elements lie on lines of their own where those of y do, be y of another type.
 template <class T>
 class Beside {
   public:
-    Beside(const void* y, std::ptrdiff_t n) : y_(reinterpret_cast<std::uintptr_t>(y)), n_(static_cast<std::size_t>(n)) {}
+    template <class S>
+    Beside(const S* y, std::ptrdiff_t n) : n_(static_cast<std::size_t>(n)) {
+        const auto at = reinterpret_cast<std::uintptr_t>(y), past = at % Scratch::LINE;
+        y_ = at - past + past / sizeof(S) * sizeof(T) % Scratch::LINE;
+    }
 
     // Of scratch memory for one place, from `start` on.
     std::size_t bytes() const { return (n_ * sizeof(T) / Scratch::LINE + 1) * Scratch::LINE + PAGE; }
-    T* place(char* start, std::uintptr_t quarters) const {
-        const std::uintptr_t wanted = y_ + quarters * PAGE / 4;
+    T* place(char* start, std::uintptr_t eighths) const {
+        const std::uintptr_t wanted = y_ + eighths * PAGE / 8;
         return reinterpret_cast<T*>(start +
                                     (wanted - reinterpret_cast<std::uintptr_t>(start)) % PAGE / sizeof(T) * sizeof(T));
     }
@@ -34,23 +38,11 @@ class Beside {
 
 // The same, cut off a block. (Of rows that are pages apart, too: they fill one set of the first-level cache, and what is
 // read and written beside them must lie in another.)
-template <class T>
-T* cut_apart(Cutter& cutter, const void* y, std::ptrdiff_t n, std::uintptr_t quarters) {
+template <class T, class S>
+T* cut_beside(Cutter& cutter, const S* y, std::ptrdiff_t n, std::uintptr_t eighths) {
     const Beside<T> beside(y, n);
     char* start = cutter.cut<char>(static_cast<std::ptrdiff_t>(beside.bytes()));
-    return start ? beside.place(start, quarters) : nullptr;
-}
-
-// And for results of another type: elements lie on cache lines where the results' do, so that one cut into lines fits both,
-// `eighth` eighths of a page behind them.
-template <class T, class S>
-T* cut_beside(Cutter& cutter, const S* y, std::ptrdiff_t n, std::uintptr_t eighth) {
-    constexpr auto LINE = std::uintptr_t(Scratch::LINE), HELD = LINE / sizeof(T);
-    T* array = cutter.cut<T>(n + std::ptrdiff_t((PAGE + LINE) / sizeof(T)));
-    if (!array) return nullptr;
-    const auto to = reinterpret_cast<std::uintptr_t>(y);
-    const auto off = to / LINE * LINE + eighth * PAGE / 8 - reinterpret_cast<std::uintptr_t>(array);
-    return array + off % PAGE / sizeof(T) + to % LINE / sizeof(S) % HELD;
+    return start ? beside.place(start, eighths) : nullptr;
 }
 
 }   // namespace onepass

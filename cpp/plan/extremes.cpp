@@ -121,9 +121,9 @@ class Scaler {
     // Elements lie on cache lines where the results' do, so that a row cut into lines fits both; and quarters of a page off
     // them, since a load that lies just before a pending store within its page waits for it.
     void cut_scales(Cutter& cutter, Scales<T>& by, index n) const {
-        std::uintptr_t quarters = 0;
+        std::uintptr_t eighths = 0;
         for (T** array : {&by.min, &by.max, &by.scale, &by.before, &by.after})
-            *array = cut_apart<T>(cutter, p.y, n, ++quarters);
+            *array = cut_beside<T>(cutter, p.y, n, eighths += 2);
     }
 
     // f(piece, row, group, column, pieces, elements) for runs of pieces that lie evenly spaced.

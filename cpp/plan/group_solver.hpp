@@ -57,9 +57,9 @@ class Solver {
                 columns_.cut(cutter, p.rows * p.groups);
             } else {
                 const index n = blocks_ * cols_ + (rest_ ? width_ : 0);
-                pivot_ = cut_apart<T>(cutter, p.x, n, 1);
-                low_ = cut_apart<T>(cutter, p.x, n, 2);
-                m2_ = cut_apart<T>(cutter, p.x, n, 3);
+                pivot_ = cut_beside<T>(cutter, p.x, n, 2);
+                low_ = cut_beside<T>(cutter, p.x, n, 4);
+                m2_ = cut_beside<T>(cutter, p.x, n, 6);
                 columns_.cut(cutter, cols_ + width_);
             }
             if (folds_ > 1) folded_.cut(cutter, width_);

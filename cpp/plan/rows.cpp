@@ -107,12 +107,14 @@ index affine_size(const Rows<S>& p) {
     return p.affine.period * (p.view.size[2] / p.affine.segment);
 }
 
-// Weight and bias are read once a row, beside whole cache lines of y, so many rows take copies that lie as y does. A bias
-// without a weight gets one of ones, too: the kernels know no other.
+// Weight and bias are read once a row, beside whole cache lines of y, so many rows take copies that lie as y does; in 16
+// bits, where arithmetic takes longer, only if all rows begin at the same place within a line. A bias without a weight gets
+// one of ones, too: the kernels know no other.
 template <class S>
 class Parameters {
     using T = Arith<S>;
-    static constexpr index MANY = 8;   // rows
+    static constexpr bool HALF = sizeof(S) < sizeof(T);
+    static constexpr index MANY = HALF ? 32 : 8;   // rows
 
   public:
     explicit Parameters(const Rows<S>& p) : affine(p.affine) {
@@ -120,15 +122,16 @@ class Parameters {
         const Beside<T> beside(p.y, n);
         const bool apart = (affine.weight && !beside.fits(affine.weight)) || (affine.bias && !beside.fits(affine.bias));
         const bool many = p.view.size[0] * p.view.size[1] >= MANY * affine.period && affine.segment == 1;
-        if (!(affine.bias && !affine.weight) && !(affine.weight && many && apart && sizeof(S) == sizeof(T))) return;
+        const bool alike = !HALF || p.view.stride[1][1] * index(sizeof(S)) % index(Scratch::LINE) == 0;
+        if (!(affine.bias && !affine.weight) && !(affine.weight && many && apart && alike)) return;
         scratch_.emplace(2 * beside.bytes());
-        T* weight = beside.place(scratch_->data(), 1);
+        T* weight = beside.place(scratch_->data(), 2);
         if (affine.weight)
             std::copy_n(affine.weight, n, weight);
         else
             std::fill_n(weight, n, T(1));
         affine.weight = weight;
-        if (affine.bias) affine.bias = std::copy_n(affine.bias, n, beside.place(scratch_->data() + beside.bytes(), 2)) - n;
+        if (affine.bias) affine.bias = std::copy_n(affine.bias, n, beside.place(scratch_->data() + beside.bytes(), 4)) - n;
     }
 
   private:

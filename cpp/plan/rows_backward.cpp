@@ -62,8 +62,8 @@ void solve(const RowGradients<S>& given) {
     Sums<T> sums = {nullptr, (cols + unit - 1) / unit * unit, p.centered};
     const Beside<T> weight_beside(p.dx, cols), sums_beside(p.dx, blocks * sums.both() * sums.stride);
     const Scratch scratch(weight_beside.bytes() + sums_beside.bytes());
-    T* weight = weight_beside.place(scratch.data(), 1);
-    sums.partial = sums_beside.place(scratch.data() + weight_beside.bytes(), stream ? 0 : 2);
+    T* weight = weight_beside.place(scratch.data(), 2);
+    sums.partial = sums_beside.place(scratch.data() + weight_beside.bytes(), stream ? 0 : 4);
     if (p.weight)
         std::copy_n(p.weight, cols, weight);
     else
