@@ -13,7 +13,9 @@ probes work on the case's own arrays: they meet the same caches as the kernels d
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from math import prod
@@ -25,6 +27,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 EPS = 1e-5
+HUGE = 1 << 22  # bytes: from there on NumPy asks for huge pages
 LINE = 64  # bytes of a cache line; everybody gets x and out at the start of one, or `Case.behind` it
 
 
@@ -194,10 +197,24 @@ def table() -> Iterator[Case]:
 CASES = tuple(table())
 
 
+def pages(nbytes: int) -> Array:
+    """Fresh memory, of huge pages where NumPy would ask for them.
+
+    A process that keeps what is freed hands out pages that others have had, and these are small ones if it was not
+    NumPy that had them first: a few per cent, by what was measured before.
+    """
+    if nbytes < HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.empty(nbytes, np.uint8)
+    memory = mmap.mmap(-1, nbytes)
+    with suppress(OSError):  # of a kernel that has none
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8)
+
+
 def aligned(shape: tuple[int, ...], dtype: np.dtype[Any], behind: int = 0) -> Array:
     """An uninitialized array that begins where a cache line does, or so many bytes behind that."""
     nbytes = prod(shape) * dtype.itemsize
-    memory = np.empty(nbytes + LINE, np.uint8)
+    memory = pages(nbytes + LINE)
     start = (behind - memory.ctypes.data) % LINE
     return memory[start : start + nbytes].view(dtype).reshape(shape)
 

@@ -20,6 +20,7 @@ from bit_cases import (
     rms_norm,
     rows_gradient,
 )
+from call import DTYPES
 
 import onepass as op
 
@@ -68,6 +69,43 @@ def test_results_larger_than_the_caches(case):
         y = case.run(x, out[by : by + x.size].reshape(x.shape))[0]
         for i, (got, want) in enumerate(zip(np.array_split(y, 9), pieces, strict=True)):
             assert_same([got], [want], f"{isa}, {threads} threads, out {by} elements off, part {i}")
+
+
+# Rows of less than a cache line and more, with and without whole lines of their own.
+SHORT = [
+    ("float32", 16),
+    ("float32", 37),
+    ("float32", 48),
+    ("float16", 19),
+    ("bfloat16", 64),
+    ("bfloat16", 128),
+]
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "add_layer_norm"])
+@pytest.mark.parametrize(("dtype", "cols"), SHORT, ids=lambda value: str(value))
+def test_short_rows_larger_than_the_caches(name, dtype, cols):
+    """They are gathered, and streamed line by line: into whatever place, and not beyond it."""
+    dtype = DTYPES[dtype]
+    rows, guard = (40 << 20) // (cols * dtype.itemsize) + 5, 70
+    x = np.random.default_rng(3).standard_normal((rows, cols), np.float32).astype(dtype)
+    run = {"layer_norm": layer_norm(), "rms_norm": rms_norm(), "add_layer_norm": add_norm(op.add_layer_norm)}[
+        name
+    ]
+    pieces = [run(part, None) for part in np.array_split(x, 40)]  # which are not streamed
+    want = [np.concatenate(of) for of in zip(*pieces, strict=True)]
+    memory = np.empty(x.size + 2 * guard, dtype)
+    start = -memory.ctypes.data % 64 // dtype.itemsize + 64 // dtype.itemsize
+    for isa, threads, by in zip(
+        op.available_isas() * 2, (1, 2, 3, 2, 1, 5), (0, 1, 8, 3, 4, 15), strict=False
+    ):
+        op.use_isa(isa)
+        op.set_num_threads(threads)
+        memory[...] = 7
+        out = memory[start + by :][: x.size].reshape(x.shape)
+        assert_same(run(x, out), want, f"{isa}, {threads} threads, {by} elements behind a line")
+        assert (memory[: start + by] == 7).all()
+        assert (memory[start + by + x.size :] == 7).all()
 
 
 def assert_same_everywhere(case, x, want):

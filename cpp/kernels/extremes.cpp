@@ -239,7 +239,8 @@ ONEPASS_INLINE void scale_row(const Scale<S>& a, index row, bool joined, Edge<S>
     const auto value = [&](Vec<T> v, index, auto) ONEPASS_FLAT { return scaled<RANGED>(v, by, lower, upper); };
     const Shares<S, 1, 1, Way::straight> later = {{x + behind<S>(a.cols, a.x_stride)}};
     S* y = a.y + row * a.y_stride;
-    write_row<T>(y, to_line(y), a.cols, source, value, a.stream, joined, edge, Nothing{}, later);
+    const index lead = short_row<S>(a.cols, a.stream) ? 0 : to_line(y);
+    write_row<T>(y, lead, a.cols, source, value, a.stream, joined, edge, Nothing{}, later);
 }
 
 template <class S>

@@ -24,6 +24,13 @@ constexpr index COLUMN_TILE = 8192;
 // itself looks less far, and stops where pages end. SENT_SOON: what has come half of the way from memory.
 constexpr index SENT_FAR = 8192, SENT_NEAR = 4096, SENT_SOON = 2048;
 
+// Bytes of a row that is written from its first element on, across cache lines (where it is not streamed, and what is read
+// beside it lies on lines): what comes before y's lines and behind them would take two vectors with masks, and a turn each.
+constexpr index SHORT_ROW = 1024;
+
+// And of one that is streamed, if rows lie end to end: many are written into the first cache so, and streamed from there.
+constexpr index GATHERED_ROW = 256;
+
 // Whether a core's first-level cache holds more than 32 KiB (machine.cpp). What was sent for into a smaller one is gone
 // before it is read.
 __attribute__((visibility("hidden"))) extern const bool roomy_first_cache;
@@ -70,6 +77,7 @@ struct RowsNorm {
     bool beyond;   // x comes from, and y goes to, farther than the nearer caches
     bool far;      // and from and to memory
     bool centered;
+    bool across;   // rows of y are short (SHORT_ROW, GATHERED_ROW)
     const S* residual;
     S* sum;
     index residual_stride, sum_stride;

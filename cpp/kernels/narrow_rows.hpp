@@ -75,5 +75,44 @@ ONEPASS_INLINE void narrow_lines(const RowsNorm<S>& a, index first, const Source
     narrow_lines<CENTERED>(a, first, source_of, sums_of, lines);
 }
 
+// Short rows that are streamed, where they lie end to end: gathered, and streamed line by line, for each of them has too
+// few whole lines of y. (The narrowest vectors leave less of a row beside them, and have more to copy.)
+template <class S>
+constexpr bool GATHERS = NATIVE > 16 || sizeof(S) == 2;
+template <class S>
+class Gathered {
+    static constexpr index LINE = Edge<S>::LINE, BYTES = GATHERED_ROW * SIDE + 2 * PACK;
+    alignas(PACK) S lines_[BYTES / index(sizeof(S))];
+    S* y_;            // the line that lines_ begins with
+    index past_;      // elements of it that come before the next rows
+    index foreign_;   // and are not ours
+
+  public:
+    ONEPASS_INLINE explicit Gathered(S* y)
+        : y_(y - reinterpret_cast<std::uintptr_t>(y) % PACK / sizeof(S)), past_(y - y_), foreign_(past_) {}
+    ONEPASS_INLINE S* row(index i, index cols) { return lines_ + past_ + i * cols; }
+    // n elements of SIDE rows, more than a line of them, but for what does not fill a line.
+    ONEPASS_INLINE void stream(index n) {
+        const index end = past_ + n, whole = end - end % LINE;
+        index i = 0;
+        if (foreign_) {
+            for (i = foreign_; i < LINE; ++i) y_[i] = lines_[i];
+            foreign_ = 0;
+        }
+        for (; i < whole; i += LINE) stream_line(y_ + i, lines_ + i);
+        past_ = end - whole;
+        y_ += whole;
+        __builtin_memcpy(lines_, lines_ + whole, PACK);
+    }
+    // What is left: the edge's, if the next row is joined.
+    ONEPASS_INLINE void finish(Edge<S>& edge, bool joined) {
+        edge.waiting = joined && past_ > 0;
+        if (edge.waiting)
+            __builtin_memcpy(edge.line, lines_, PACK);
+        else
+            for (index i = 0; i < past_; ++i) y_[i] = lines_[i];
+    }
+};
+
 }   // namespace
 }   // namespace onepass::ONEPASS_ISA

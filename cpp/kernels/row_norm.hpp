@@ -14,8 +14,10 @@ namespace {
 template <class T, bool WEIGHT, bool BIAS>
 struct ByElement {
     const T *weight, *bias;
+    bool across;
     template <class S>
     ONEPASS_INLINE index lead(const S* y, bool streamed) const {
+        if (across && !streamed) return 0;
         return BIAS && sizeof(S) == sizeof(T) ? lead_of(y, weight, streamed) : to_line(y);
     }
     template <class Lanes>
@@ -31,9 +33,10 @@ template <class S, class F>
 ONEPASS_INLINE void with_affine(const RowsNorm<S>& a, const F& f) {
     using T = Arith<S>;
     const T *w = a.affine.weight, *b = a.affine.bias;
-    if (b) return f([=](index at) ONEPASS_FLAT { return ByElement<T, true, true>{w + at, b + at}; });
-    if (w) return f([=](index at) ONEPASS_FLAT { return ByElement<T, true, false>{w + at, nullptr}; });
-    f([](index) ONEPASS_FLAT { return ByElement<T, false, false>{nullptr, nullptr}; });
+    const bool across = a.across;
+    if (b) return f([=](index at) ONEPASS_FLAT { return ByElement<T, true, true>{w + at, b + at, across}; });
+    if (w) return f([=](index at) ONEPASS_FLAT { return ByElement<T, true, false>{w + at, nullptr, across}; });
+    f([=](index) ONEPASS_FLAT { return ByElement<T, false, false>{nullptr, nullptr, across}; });
 }
 
 template <bool LOW, bool RANGED, class S, class Source, class Affine, class Meanwhile = Nothing>

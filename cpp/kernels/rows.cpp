@@ -211,11 +211,19 @@ template <bool FAR, bool CENTERED, class S, class AffineOfRow>
 __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, bool joined, Edge<S>& edge, AffineOfRow affine_of) {
     const RowsNorm<S> a = given;   // which no store to y changes
     const Reader<S, FAR> reader = {a};
+    Gathered<S> gathered(a.y);
     index row = 0;
     for (; row + SIDE <= a.rows; row += SIDE) {
         Line<Arith<S>> lines[SIDE];
         sends<FAR>(a) ? lines_of_narrow<true, CENTERED>(reader, row, lines)
                       : lines_of_narrow<false, CENTERED>(reader, row, lines);
+        if (FAR && GATHERS<S> && a.across) {
+            for (index i = 0; i < SIDE; ++i)
+                apply_row(Plain<S>{a.x + (row + i) * a.x_stride}, gathered.row(i, a.cols), a.cols, lines[i],
+                          affine_of(row + i), false, false, edge);
+            gathered.stream(SIDE * a.cols);
+            continue;
+        }
         index i = 0;
         if (in_pairs<FAR>(a))
             while (i < SIDE && try_two(a, row + i, 0, a.cols, lines + i, affine_of(row + i))) i += 2;
@@ -223,6 +231,7 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, bool joine
             apply_row(Plain<S>{a.x + (row + i) * a.x_stride}, a.y + (row + i) * a.y_stride, a.cols, lines[i],
                       affine_of(row + i), FAR, joined && row + i + 1 < a.rows, edge);
     }
+    if (FAR && GATHERS<S> && a.across) gathered.finish(edge, joined && row < a.rows);
     return row;
 }
 

@@ -18,7 +18,9 @@ ONEPASS_INLINE void write_sum(const Source& x, S* sum, Arith<S>* held, index n, 
         if constexpr (HELD) store(held + i, v, lanes);
         return v;
     };
-    write_row<Arith<S>>(sum, to_line(sum), n, source, value, streamed, joined, edge);
+    // (In 32 bits y alone is written across lines.)
+    const bool across = sizeof(S) < sizeof(Arith<S>) && short_row<S>(2 * n, streamed);
+    write_row<Arith<S>>(sum, across ? 0 : to_line(sum), n, source, value, streamed, joined, edge);
 }
 
 // Wide rows in bands, all sums of one first: two kinds of turns, each with fewer arrays, are quicker from beyond the second
@@ -71,20 +73,32 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const Affi
         else
             return Plain<S>{a.sum + i * a.sum_stride};
     };
+    Gathered<S> gathered(a.y);
+    // Rows that all lie end to end are summed as one.
+    const bool end_to_end = a.x_stride == a.cols && a.residual_stride == a.cols && a.sum_stride == a.cols && room == a.cols;
+    const index at_once = end_to_end ? index(SIDE) : 1;
     for (; row + SIDE <= a.rows; row += SIDE) {
-        for (index i = row; i < row + SIDE; ++i) {
+        for (index i = row; i < row + SIDE; i += at_once) {
             const Added<S> x = {a.x + i * a.x_stride, a.residual + i * a.residual_stride};
             const Shares<S, 1, 2, Way::both> later = {
                 {x.x + ahead * a.x_stride, x.residual + ahead * a.residual_stride}, 0, {x.x, x.residual}};
             write_sum<HELD>(sending<STREAM>(x, later), a.sum + i * a.sum_stride, HELD ? held + (i - row) * room : nullptr,
-                            a.cols, STREAM, edges.sums_joined && i + 1 < a.rows, edges.sum);
+                            at_once * a.cols, STREAM, edges.sums_joined && i + at_once < a.rows, edges.sum);
         }
         Line<float> lines[SIDE];
         narrow_lines<CENTERED>(a, row, sum_of, lines);
-        for (index i = row; i < row + SIDE; ++i)
-            apply_row(sum_of(i), a.y + i * a.y_stride, a.cols, lines[i - row], affine_at(0), STREAM,
-                      edges.joined && i + 1 < a.rows, edges.y);
+        if (STREAM && GATHERS<S> && a.across) {
+            for (index i = row; i < row + SIDE; ++i)
+                apply_row(sum_of(i), gathered.row(i - row, a.cols), a.cols, lines[i - row], affine_at(0), false, false,
+                          edges.y);
+            gathered.stream(SIDE * a.cols);
+        } else {
+            for (index i = row; i < row + SIDE; ++i)
+                apply_row(sum_of(i), a.y + i * a.y_stride, a.cols, lines[i - row], affine_at(0), STREAM,
+                          edges.joined && i + 1 < a.rows, edges.y);
+        }
     }
+    if (STREAM && GATHERS<S> && a.across) gathered.finish(edges.y, edges.joined && row < a.rows);
     return row;
 }
 

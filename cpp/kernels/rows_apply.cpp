@@ -13,9 +13,10 @@ namespace {
 template <class T>
 struct ByRow {
     T weight, bias;
+    bool across;
     template <class S>
     ONEPASS_INLINE index lead(const S* y, bool) const {
-        return to_line(y);
+        return across ? 0 : to_line(y);
     }
     template <class Lanes>
     ONEPASS_INLINE Vec<T> operator()(Vec<T> v, index, Lanes) const {
@@ -42,7 +43,8 @@ ONEPASS_INLINE void norm_segments(const RowsNorm<S>& a) {
         const Line<T> line = row_line<true>(a, first, row);
         for (index i = 0; i < segments; ++i) {
             const index from = i * of.segment, channel = (of.first + row) % of.period * segments + i;
-            const ByRow<T> affine = {of.weight ? of.weight[channel] : T(1), of.bias ? of.bias[channel] : T(0)};
+            const ByRow<T> affine = {of.weight ? of.weight[channel] : T(1), of.bias ? of.bias[channel] : T(0),
+                                     short_row<S>(of.segment, FAR)};
             const bool more = row + 1 < a.rows || i + 1 < segments;
             const auto second =
                 sending<FAR>(Plain<S>{x + from}, Shares<S, 1, 1, Way::half>{{roomy_first_cache ? farther : next}, from});
@@ -88,7 +90,8 @@ ONEPASS_INLINE void apply_lines(const Apply<S>& a) {
     for (index row = 0; row < a.rows; ++row) {
         const T before = of.before ? of.before[row] : T(1), after = of.after ? of.after[row] : T(1);
         const Line<T> line = {of.mean[row], of.low[row], of.scale[row], before, after, before != 1 || after != 1};
-        const ByRow<T> affine = {of.weight ? of.weight[row] : T(1), of.bias ? of.bias[row] : -T(0)};
+        const ByRow<T> affine = {of.weight ? of.weight[row] : T(1), of.bias ? of.bias[row] : -T(0),
+                                 short_row<S>(a.cols, FAR)};
         const S* x = a.x + row * a.x_stride;
         apply_row(sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::straight>{{x + BEHIND<S>}}), a.y + row * a.y_stride,
                   a.cols, line, affine, FAR, joined && row + 1 < a.rows, edge);

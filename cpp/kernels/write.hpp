@@ -1,12 +1,13 @@
 // How a row of results is written: whole cache lines wherever it can be, streamed past the caches where it is asked for.
 //
-// A store that crosses cache lines costs more than the two partial vectors that avoid it, and a line of which only a part
-// is streamed is read from memory first. So a row is written up to the first line of y, then line by line, then what is
-// left; streamed rows that lie end to end hand the line they share from one to the next. Only where every vector would
-// read parameters across lines instead, the lines are theirs. Results are element by element, so none of this touches
-// their bits.
+// A store that crosses cache lines costs more than the two partial vectors that avoid it, but in a short row; and a line of
+// which only a part is streamed is read from memory first. So a row is written up to the first line of y, then line by
+// line, then what is left; streamed rows that lie end to end hand the line they share from one to the next. Only where
+// every vector would read parameters across lines instead, the lines are theirs. Results are element by element, so none of
+// this touches their bits.
 #pragma once
 
+#include "kernels/kernels.hpp"
 #include "simd/pack.hpp"
 
 namespace onepass::ONEPASS_ISA {
@@ -20,10 +21,23 @@ struct Edge {
     bool waiting = false;
 };
 
+template <class S>
+ONEPASS_INLINE void stream_line(S* to, const S* line) {
+    for (int j = 0; j < PARTS; ++j)
+        stream(reinterpret_cast<float*>(to) + j * WIDTH<float>,
+               load(reinterpret_cast<const float*>(line) + j * WIDTH<float>));
+}
+
 // Whether streamed rows share cache lines: they lie end to end, and are long enough that no line holds three.
 template <class S>
 ONEPASS_INLINE bool rows_join(bool streamed, index cols, index stride) {
     return streamed && stride == cols && cols >= 2 * Edge<S>::LINE;
+}
+
+// Whether a row of n elements is written across cache lines, from its first element on (SHORT_ROW).
+template <class S>
+ONEPASS_INLINE bool short_row(index n, bool streamed) {
+    return !streamed && n * index(sizeof(S)) <= SHORT_ROW;
 }
 
 // What a gradient reads of one place.
@@ -194,10 +208,7 @@ ONEPASS_INLINE void write_row(S* y, index lead, index n, const Source& source, c
         index i = write_bursts<T>(head, end, source, value, put, meanwhile);
         for (; i < end; i += WIDTH<T>) store(y + i, at(i, All{}));
     }
-    if (shared)
-        for (int j = 0; j < PARTS; ++j)
-            stream(reinterpret_cast<float*>(y + head - LINE) + j * WIDTH<float>,
-                   load(reinterpret_cast<const float*>(edge.line) + j * WIDTH<float>));
+    if (shared) stream_line(y + head - LINE, edge.line);
     edge.waiting = joined && end < n;
     if (end == n) return;
     S* to = joined ? edge.line : y + end;

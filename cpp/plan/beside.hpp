@@ -11,6 +11,12 @@ namespace onepass {
 
 constexpr std::uintptr_t PAGE = 4096;   // bytes
 
+// Where the line begins that y lies on.
+template <class S>
+const S* line_of(const S* y) {
+    return y - reinterpret_cast<std::uintptr_t>(y) % Scratch::LINE / sizeof(S);
+}
+
 // For n elements, a place that many eighths of a page behind the lines of `y`: a load that lies just before a pending store
 // within its page waits for it. Elements lie on lines of their own where those of y do, be y of another type.
 template <class T>

@@ -46,7 +46,7 @@ void each_run(const Rows<S>& p, index from, index to, index longest, const F& f)
 }
 
 template <class S>
-void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool stream, bool beyond, bool far,
+void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool stream, bool beyond, bool far, bool across,
                Arith<S>* held) {
     const View& v = p.view;
     const bool segments = p.affine.segment > 1 && (p.affine.weight || p.affine.bias);
@@ -60,26 +60,9 @@ void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool
         Arith<S>*mean = p.mean ? p.mean + row : nullptr, *rstd = p.rstd ? p.rstd + row : nullptr;
         const S* residual = p.residual ? p.residual + offset(2) : nullptr;
         S* sum = p.sum ? p.sum + offset(3) : nullptr;
-        norm({x,
-              y,
-              rows,
-              v.size[2],
-              v.stride[0][1],
-              v.stride[1][1],
-              affine,
-              p.how,
-              mean,
-              rstd,
-              stream,
-              ahead,
-              beyond,
-              far,
-              p.centered,
-              residual,
-              sum,
-              v.stride[2][1],
-              v.stride[3][1],
-              held});
+        norm({x,          y,      rows,     v.size[2], v.stride[0][1], v.stride[1][1], affine,
+              p.how,      mean,   rstd,     stream,    ahead,          beyond,         far,
+              p.centered, across, residual, sum,       v.stride[2][1], v.stride[3][1], held});
     });
 }
 
@@ -107,9 +90,23 @@ index affine_size(const Rows<S>& p) {
     return p.affine.period * (p.view.size[2] / p.affine.segment);
 }
 
+// Whether rows of y are short. (Of sums, only such as are half as long: there are as many stores again.)
+template <class S>
+bool writes_across(const Rows<S>& p, bool stream) {
+    constexpr bool HALF = sizeof(S) == 2;
+    constexpr index LINE = Scratch::LINE;
+    const index bytes = p.view.size[2] * index(sizeof(S));
+    if (stream) {
+        const bool whole = bytes % LINE == 0 && line_of(p.y) == p.y;
+        return sizeof(Arith<S>) == 4 && !whole && p.view.stride[1][1] == p.view.size[2] &&
+               (bytes < GATHERED_ROW || (HALF && bytes == GATHERED_ROW));
+    }
+    return bytes <= (!p.residual ? SHORT_ROW : HALF ? SHORT_ROW / 2 : SHORT_ROW / 2 - LINE);
+}
+
 // Weight and bias are read once a row, beside whole cache lines of y, so many rows take copies that lie as y does; in 16
 // bits, where arithmetic takes longer, only if all rows begin at the same place within a line. A bias without a weight gets
-// one of ones, too: the kernels know no other.
+// one of ones, too: the kernels know no other. (Rows that are written ACROSS lines have them on lines.)
 template <class S>
 class Parameters {
     using T = Arith<S>;
@@ -117,12 +114,12 @@ class Parameters {
     static constexpr index MANY = HALF ? 32 : 8;   // rows
 
   public:
-    explicit Parameters(const Rows<S>& p) : affine(p.affine) {
+    explicit Parameters(const Rows<S>& p, bool across) : affine(p.affine) {
         const index n = affine_size(p);
-        const Beside<T> beside(p.y, n);
+        const Beside<T> beside(across ? line_of(p.y) : p.y, n);
         const bool apart = (affine.weight && !beside.fits(affine.weight)) || (affine.bias && !beside.fits(affine.bias));
         const bool many = p.view.size[0] * p.view.size[1] >= MANY * affine.period && affine.segment == 1;
-        const bool alike = !HALF || p.view.stride[1][1] * index(sizeof(S)) % index(Scratch::LINE) == 0;
+        const bool alike = !HALF || across || p.view.stride[1][1] * index(sizeof(S)) % index(Scratch::LINE) == 0;
         if (!(affine.bias && !affine.weight) && !(affine.weight && many && apart && alike)) return;
         scratch_.emplace(2 * beside.bytes());
         T* weight = beside.place(scratch_->data(), 2);
@@ -146,8 +143,6 @@ class Parameters {
 template <class S>
 void solve(const Rows<S>& given) {
     Rows<S> p = given;
-    const Parameters<S> parameters(p);
-    p.affine = parameters.affine;
     const Kernels<S>& k = kernels<S>();
     const index rows = p.view.size[0] * p.view.size[1];
     const index bytes = p.view.elements() * index(sizeof(S)) * (p.residual ? 4 : p.y ? 2 : 1);
@@ -155,6 +150,9 @@ void solve(const Rows<S>& given) {
     const auto goes_past = [&](const S* to) { return streams(p.x, to, bytes, threads); };
     const bool stream = p.y && goes_past(p.y) && (!p.sum || (goes_past(p.sum) && p.sum != p.residual));
     const bool beyond = beyond_nearer_caches(bytes);
+    const bool across = writes_across(p, stream);
+    const Parameters<S> parameters(p, across);
+    p.affine = parameters.affine;
     // For each thread a row of sums, which are not to be read where they are streamed to. (They are written at the same
     // time, and so at the same place in a page: what is read has the rest of it.)
     const Beside<Arith<S>> row(p.sum, p.view.size[2]);
@@ -165,7 +163,7 @@ void solve(const Rows<S>& given) {
         const index from = team.from(rows), to = team.to(rows);
         if (from == to) return;
         if (p.y)
-            norm_rows(p, k, from, to, stream, beyond, beyond_caches(bytes),
+            norm_rows(p, k, from, to, stream, beyond, beyond_caches(bytes), across,
                       sums ? row.place(sums->data() + each * std::size_t(team.id), 0) : nullptr);
         else
             moments_of_rows(p, k, from, to, moments_send(bytes));
