@@ -25,7 +25,7 @@ constexpr index COLUMN_TILE = 8192;
 constexpr index SENT_FAR = 8192, SENT_NEAR = 4096, SENT_SOON = 2048;
 
 // Bytes of a row that is written from its first element on, across cache lines (where it is not streamed, and what is read
-// beside it lies on lines): what comes before y's lines and behind them would take two vectors with masks, and a turn each.
+// beside it lies on lines): what comes before y's lines and behind them would take two vectors more, with masks.
 constexpr index SHORT_ROW = 1024;
 
 // And of one that is streamed, if rows lie end to end: many are written into the first cache so, and streamed from there.

@@ -86,8 +86,8 @@ struct LaneMoments {
         if (k + 1 == PIECES) done += STEP;
     }
 
+    // Whether there is a whole chunk to do.
     ONEPASS_INLINE bool more() const { return done + STEP <= n; }
-
     ONEPASS_INLINE void rest() {
         for (; done + STEP <= n; done += STEP)
 #pragma GCC unroll 4

@@ -211,13 +211,14 @@ template <bool FAR, bool CENTERED, class S, class AffineOfRow>
 __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, bool joined, Edge<S>& edge, AffineOfRow affine_of) {
     const RowsNorm<S> a = given;   // which no store to y changes
     const Reader<S, FAR> reader = {a};
+    const bool gathers = FAR && GATHERS<S> && a.across;
     Gathered<S> gathered(a.y);
     index row = 0;
     for (; row + SIDE <= a.rows; row += SIDE) {
         Line<Arith<S>> lines[SIDE];
         sends<FAR>(a) ? lines_of_narrow<true, CENTERED>(reader, row, lines)
                       : lines_of_narrow<false, CENTERED>(reader, row, lines);
-        if (FAR && GATHERS<S> && a.across) {
+        if (gathers) {
             for (index i = 0; i < SIDE; ++i)
                 apply_row(Plain<S>{a.x + (row + i) * a.x_stride}, gathered.row(i, a.cols), a.cols, lines[i],
                           affine_of(row + i), false, false, edge);
@@ -231,7 +232,7 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, bool joine
             apply_row(Plain<S>{a.x + (row + i) * a.x_stride}, a.y + (row + i) * a.y_stride, a.cols, lines[i],
                       affine_of(row + i), FAR, joined && row + i + 1 < a.rows, edge);
     }
-    if (FAR && GATHERS<S> && a.across) gathered.finish(edge, joined && row < a.rows);
+    if (gathers) gathered.finish(edge, joined && row < a.rows);
     return row;
 }
 

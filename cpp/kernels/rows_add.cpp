@@ -73,6 +73,7 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const Affi
         else
             return Plain<S>{a.sum + i * a.sum_stride};
     };
+    const bool gathers = STREAM && GATHERS<S> && a.across;
     Gathered<S> gathered(a.y);
     // Rows that all lie end to end are summed as one.
     const bool end_to_end = a.x_stride == a.cols && a.residual_stride == a.cols && a.sum_stride == a.cols && room == a.cols;
@@ -87,7 +88,7 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const Affi
         }
         Line<float> lines[SIDE];
         narrow_lines<CENTERED>(a, row, sum_of, lines);
-        if (STREAM && GATHERS<S> && a.across) {
+        if (gathers) {
             for (index i = row; i < row + SIDE; ++i)
                 apply_row(sum_of(i), gathered.row(i - row, a.cols), a.cols, lines[i - row], affine_at(0), false, false,
                           edges.y);
@@ -98,7 +99,7 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const Affi
                           edges.joined && i + 1 < a.rows, edges.y);
         }
     }
-    if (STREAM && GATHERS<S> && a.across) gathered.finish(edges.y, edges.joined && row < a.rows);
+    if (gathers) gathered.finish(edges.y, edges.joined && row < a.rows);
     return row;
 }
 

@@ -90,7 +90,8 @@ index affine_size(const Rows<S>& p) {
     return p.affine.period * (p.view.size[2] / p.affine.segment);
 }
 
-// Whether rows of y are short. (Of sums, only such as are half as long: there are as many stores again.)
+// Whether rows of y are short. (Of sums, only such as are half as long: there are as many stores again. Of those that are
+// streamed in 32 bits, the longest have enough lines of their own.)
 template <class S>
 bool writes_across(const Rows<S>& p, bool stream) {
     constexpr bool HALF = sizeof(S) == 2;
