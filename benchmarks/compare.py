@@ -24,7 +24,7 @@ except ImportError as missing:
 import report
 from cases import CASES, LINE
 from everyday import second_process
-from growth import grow, series
+from growth import FLOAT, grow, series
 from peers import PEERS, hold
 from rounds import FULL, QUICK, Effort
 from side_by_side import Row, compare
@@ -49,6 +49,13 @@ def drawable(context: click.Context, parameter: click.Parameter, value: Path | N
     if value is not None and value.suffix.lower() not in PICTURE_SUFFIXES:
         raise click.BadParameter(f"{value.name!r} does not end in one of {', '.join(PICTURE_SUFFIXES)}")
     return writable(context, parameter, value)
+
+
+def whole_floats(_: click.Context, __: click.Parameter, value: int) -> int:
+    # The ceilings' probes read and write float32, which lies at multiples of its size.
+    if value % FLOAT.itemsize:
+        raise click.BadParameter(f"{value} is not a multiple of {FLOAT.itemsize}, the size of a float32")
+    return value
 
 
 FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
@@ -85,6 +92,7 @@ FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option(
     "--behind",
     type=click.IntRange(0, LINE - 1),
+    callback=whole_floats,
     default=0,
     show_default=True,
     metavar="BYTES",
@@ -124,6 +132,8 @@ def main(
         return
     if not cases:
         raise click.UsageError(f"no case matches {', '.join(patterns)}; --list tells their names")
+    if growing and behind:
+        raise click.UsageError("--behind is for the cases; --growth has a series of its own for alignment")
     effort = QUICK if quick else FULL
     if rounds is not None:
         effort = replace(effort, rounds=rounds, budget=DAY)
