@@ -16,9 +16,8 @@ namespace onepass {
 // it. What crowds it costs twice the time of what goes past it; and so does what goes past it needlessly, unless there is
 // arithmetic to wait for. (As measured where the first cache is small, and where it is roomy.)
 index kept_in_caches(int threads, bool computes) {
-    const bool more = roomy_first_cache && !computes;
-    const index sixteenths = threads == 1 ? (more ? 7 : 4) : more ? 12 : 8;
-    return static_cast<index>(last_level_cache()) / 16 * sixteenths;
+    const index one = computes ? 4 : 7, several = computes ? 8 : roomy_first_cache ? 12 : 10;
+    return static_cast<index>(last_level_cache()) / 16 * (threads == 1 ? one : several);
 }
 
 bool beyond_nearer_caches(index bytes) { return static_cast<std::size_t>(bytes) > last_level_cache() / 4; }
@@ -148,7 +147,9 @@ void solve(const Rows<S>& given) {
     const index rows = p.view.size[0] * p.view.size[1];
     const index bytes = p.view.elements() * index(sizeof(S)) * (p.residual ? 4 : p.y ? 2 : 1);
     const int threads = static_cast<int>(std::min<index>(threads_for(bytes), rows));
-    const auto goes_past = [&](const S* to) { return streams(p.x, to, bytes, threads); };
+    // (Where the first cache is small, its vectors take two turns each: rows compute for longer than a cache's copy takes.)
+    const bool computes = !roomy_first_cache || sizeof(S) != sizeof(Arith<S>);
+    const auto goes_past = [&](const S* to) { return streams(p.x, to, bytes, threads, computes); };
     const bool stream = p.y && goes_past(p.y) && (!p.sum || (goes_past(p.sum) && p.sum != p.residual));
     const bool beyond = beyond_nearer_caches(bytes);
     const bool across = writes_across(p, stream);
