@@ -51,14 +51,30 @@ ONEPASS_INLINE void send_twice(const void* line) {
     if (roomy_first_cache) __builtin_prefetch(soon, 0, FIRST);
 #endif
 }
-ONEPASS_INLINE void send_second(const void* line) {
+// The way from memory of a line that comes later, or else its first step, and the second one of a line that comes SOON.
+ONEPASS_INLINE void send_both(const void* later, const void* soon) {
 #if defined(__x86_64__)
-    __asm__ volatile("cmpb $0, %0\n\tjne 1f\n\tprefetcht0 %1\n1:"
+    __asm__ volatile("cmpb $0, %0\n\tje 1f\n\tprefetcht0 %1\n\tjmp 2f\n1:\tprefetcht1 %1\n\tprefetcht0 %2\n2:"
                      :
-                     : "qm"(roomy_first_cache), "m"(*static_cast<const char*>(line))
+                     : "qm"(roomy_first_cache), "m"(*static_cast<const char*>(later)), "m"(*static_cast<const char*>(soon))
                      : "cc");
 #else
-    if (!roomy_first_cache) __builtin_prefetch(line, 0, FIRST);
+    send_first(later);
+    if (!roomy_first_cache) __builtin_prefetch(soon, 0, FIRST);
+#endif
+}
+// Four lines, one behind the other: a branch for each would take as long as the rest.
+ONEPASS_INLINE void send_four(const void* first) {
+#if defined(__x86_64__)
+    __asm__ volatile(
+        "cmpb $0, %0\n\tje 1f\n\t"
+        "prefetcht0 (%1)\n\tprefetcht0 64(%1)\n\tprefetcht0 128(%1)\n\tprefetcht0 192(%1)\n\tjmp 2f\n1:\t"
+        "prefetcht1 (%1)\n\tprefetcht1 64(%1)\n\tprefetcht1 128(%1)\n\tprefetcht1 192(%1)\n2:"
+        :
+        : "qm"(roomy_first_cache), "r"(first)
+        : "cc");
+#else
+    for (int i = 0; i < 4; ++i) send_first(static_cast<const char*>(first) + i * PACK);
 #endif
 }
 
@@ -72,12 +88,13 @@ class Ahead {
     // As many lines as one step over the columns reads.
     template <int CACHE = ROOMY>
     ONEPASS_INLINE void step() {
+        constexpr index AT_ONCE = CACHE == ROOMY && STEP % (4 * LINE) == 0 ? 4 : 1;
 #pragma GCC unroll 8
-        for (index i = 0; i < STEP; i += LINE) {
-            if constexpr (CACHE == ROOMY)
-                send_first(row_ + at_ + i);
-            else
+        for (index i = 0; i < STEP; i += AT_ONCE * LINE) {
+            if constexpr (CACHE != ROOMY)
                 __builtin_prefetch(row_ + at_ + i, 0, CACHE);
+            else
+                AT_ONCE == 4 ? send_four(row_ + at_ + i) : send_first(row_ + at_ + i);
         }
         at_ += STEP;
         if (at_ < cols_) return;
@@ -106,21 +123,18 @@ template <class S>
 constexpr index SOON = SENT_SOON / index(sizeof(S));
 
 // The same for rows of columns, or a little more where they may lie apart (pieces of rows do): what lies between them is
-// not sent for. (No multiple of a page away: rows of pages lie in few sets of the first cache.)
+// not sent for. (Straight, no multiple of a page away: rows of pages lie in few sets of the first cache.)
 template <class S>
 ONEPASS_INLINE index behind(index cols, index stride) {
-    constexpr index LATER = 6144 / index(sizeof(S));
-    return stride == cols ? LATER : (LATER + cols - 1) / cols * stride;
+    const index later = index(roomy_first_cache ? 6144 : 8192) / index(sizeof(S));
+    return stride == cols ? later : (later + cols - 1) / cols * stride;
 }
 
 // The lines of n elements, all of the way from memory.
 template <class S>
 ONEPASS_INLINE void send(const S* later, const S* now, index n) {
 #pragma GCC unroll 8
-    for (index i = 0; i < n; i += PACK / index(sizeof(S))) {
-        send_first(later + i);
-        send_second(now + i + SOON<S>);
-    }
+    for (index i = 0; i < n; i += PACK / index(sizeof(S))) send_both(later + i, now + i + SOON<S>);
 }
 
 // The way of what is sent for: straight into the first cache where it comes from a cache, or nothing else needs room there;
@@ -143,11 +157,12 @@ struct Shares {
         for (int k = 0; k < ARRAYS; ++k) {
             if (WAY == Way::straight)
                 __builtin_prefetch(later[k] + share, 0, FIRST);
+            else if (WAY == Way::both)
+                send_both(later[k] + share, now[k] + i + SOON<S>);
             else if (WAY == Way::twice && WIDTH<Arith<S>> * index(sizeof(S)) == PACK)
                 send_twice(later[k] + share);
             else
                 send_first(later[k] + share);
-            if (WAY == Way::both) send_second(now[k] + i + SOON<S>);
         }
     }
 };
