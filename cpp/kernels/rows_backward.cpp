@@ -33,11 +33,11 @@ struct Gradient {
     T down, up, c1, c2;
 };
 
-// Whether two rows are written at once. With AVX-512 only such as fill the first cache with what is read beside them.
+// Whether two rows are written at once. With AVX-512 only such as fill a roomy first cache with what is read beside them.
 template <class S>
 ONEPASS_INLINE bool in_pairs(const RowsBackward<S>& a) {
-    constexpr index LEAST = NATIVE == 64 ? 8 << 10 : 0;   // bytes
-    return a.cols * index(sizeof(Arith<S>)) >= LEAST && pair<S>(a.stream, a.dx_stride);
+    const index least = NATIVE == 64 && roomy_first_cache ? 8 << 10 : 0;   // bytes
+    return a.cols * index(sizeof(Arith<S>)) >= least && pair<S>(a.stream, a.dx_stride);
 }
 
 template <bool CENTERED, bool LOW, bool RANGED, class T>
