@@ -14,11 +14,13 @@ namespace {
 
 // The next row's moments are taken while a row is written: arithmetic for the units that would only wait for stores. It
 // takes 32 registers, rows of one block each, and two rows of x, one of y, weight and bias that the first-level cache
-// holds; a third more where x comes from afar. (From the second cache it is as quick with what it sends for as without.) A
-// roomy one keeps wider rows from one reading to the next, which is quicker yet, but for what is converted for either.
+// holds; twice that where x comes from afar, for wider ones would be read twice from there. (And so in 64 bits from the
+// third cache, in 16 bits half as much again from any: as it was quicker.) A roomy one keeps wider rows from one reading to
+// the next, which is quicker yet, but for what is converted for either.
 template <bool FAR, class S>
 ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
-    const index kib = roomy_first_cache ? (sizeof(S) > 2 ? 44 : 55) : FAR || a.beyond ? 64 : 48;
+    const bool twice = FAR || (a.beyond && sizeof(S) != 4);
+    const index kib = roomy_first_cache ? (sizeof(S) > 2 ? 44 : 55) : twice ? 64 : sizeof(S) > 2 ? 32 : 48;
     return NATIVE == 64 && a.cols <= BLOCK_SIZE<Arith<S>> && row_bytes(a, 3) <= kib << 10 && a.rows > 1;
 }
 
@@ -181,9 +183,14 @@ ONEPASS_INLINE Line<Arith<S>> interleave(const RowsNorm<S>& a, bool joined, Edge
 }
 
 // Narrow rows are joined side by side. Where rows can be interleaved, wider ones are quicker so, and the sooner the farther
-// away x is: as many rows as are joined take room in the caches twice, for x and for y. Where they cannot, and y is
-// streamed, a row's stores drain while the next one is read; those of many rows at once would be waited for. (From a cache
-// the next row is read too soon for that, where rows are short.)
+// away x is: as many rows as are joined take room in the caches twice, for x and for y; and so are those of float16, whose
+// conversions are spared, where vectors take two turns each. Where they cannot, and y is streamed, a row's stores drain
+// while the next one is read; those of many rows at once would be waited for. (From a cache the next row is read too soon
+// for that, where rows are short.)
+template <class S>
+constexpr bool CONVERTED_LONG = false;
+template <>
+constexpr bool CONVERTED_LONG<Float16> = true;
 template <bool FAR, class S>
 ONEPASS_INLINE index narrow_row(const RowsNorm<S>& a) {   // bytes
     constexpr bool HALF = sizeof(S) == 2;
@@ -192,6 +199,7 @@ ONEPASS_INLINE index narrow_row(const RowsNorm<S>& a) {   // bytes
         return (NATIVE == 32 && !HALF ? 6 << 10 : 8 << 10) - 1;
     }
     if (FAR) return HALF && a.centered ? 512 : 256;
+    if (CONVERTED_LONG<S> && a.centered && !roomy_first_cache) return 512;
     return HALF ? 2048 : !a.centered ? 512 : a.beyond ? 1024 : 1536;
 }
 template <bool FAR, class S>
