@@ -147,7 +147,7 @@ void solve(const Rows<S>& given) {
     const index rows = p.view.size[0] * p.view.size[1];
     const index bytes = p.view.elements() * index(sizeof(S)) * (p.residual ? 4 : p.y ? 2 : 1);
     const int threads = static_cast<int>(std::min<index>(threads_for(bytes), rows));
-    // (Where the first cache is small, its vectors take two turns each: rows compute for longer than a cache's copy takes.)
+    // (Small first caches are known from a Zen 4, whose vectors take two turns each: rows compute for longer than a copy.)
     const bool computes = !roomy_first_cache || sizeof(S) != sizeof(Arith<S>);
     const auto goes_past = [&](const S* to) { return streams(p.x, to, bytes, threads, computes); };
     const bool stream = p.y && goes_past(p.y) && (!p.sum || (goes_past(p.sum) && p.sum != p.residual));
