@@ -14,9 +14,9 @@ namespace {
 
 // The next row's moments are taken while a row is written: arithmetic for the units that would only wait for stores. It
 // takes 32 registers, rows of one block each, and two rows of x, one of y, weight and bias that the first-level cache
-// holds; twice that where x comes from afar, for wider ones would be read twice from there. (And so in 64 bits from the
-// third cache, in 16 bits half as much again from any: as it was quicker.) A roomy one keeps wider rows from one reading to
-// the next, which is quicker yet, but for what is converted for either.
+// holds; twice that where x comes from afar, for wider ones would be read twice from there. (And so, but in 32 bits,
+// from the third cache; in 16 bits half as much again from a near one: as it was quicker.) A roomy one keeps wider rows
+// from one reading to the next, which is quicker yet, but for what is converted for either.
 template <bool FAR, class S>
 ONEPASS_INLINE bool interleaved(const RowsNorm<S>& a) {
     const bool twice = FAR || (a.beyond && sizeof(S) != 4);
