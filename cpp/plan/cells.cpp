@@ -66,9 +66,8 @@ void solve_part(const Cells<S>& p, int threads, bool stream) {
 
 template <class S>
 void solve(const Cells<S>& p) {
-    const index bytes = p.samples * p.channels * p.span * index(sizeof(S)) * (p.dy ? 3 : p.y ? 2 : 1);
-    const int threads = threads_for(bytes);
-    const bool stream = p.y && streams(p.x, p.y, bytes, threads);
+    const int threads = threads_for(p.bytes());
+    const bool stream = p.y && streams(p.x, p.y, p.bytes(), threads);
     const index all = p.across ? p.channels : p.samples, n = part_size(p, threads, stream);
     std::vector<double> sums(n < all && !p.across && p.dweight ? std::size_t(2 * p.channels) : 0);
     for (index first = 0; first < all; first += n) {

@@ -44,6 +44,7 @@ struct Cells {
     index x_sample = 0;       // from one sample to the next
     double* sums = nullptr;   // of dweight, then of dbias, over the samples before these; or null
 
+    index bytes() const { return samples * channels * span * index(sizeof(S)) * (dy ? 3 : y ? 2 : 1); }
     index groups() const { return across ? channels : samples * (channels / members); }
 };
 

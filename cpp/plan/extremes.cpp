@@ -222,7 +222,8 @@ class Scaler {
         };
         // Tiles end on cache lines of y.
         const index lead = index((0 - reinterpret_cast<std::uintptr_t>(y)) % Scratch::LINE / sizeof(S));
-        const index tiles = 2 * cols <= 3 * tile_ ? 1 : ceil_div(cols - lead, tile_);
+        const bool whole = 2 * cols <= 3 * tile_ || writes_whole(stream_, 2 * p.rows * width_ * index(sizeof(S)));
+        const index tiles = whole ? 1 : ceil_div(cols - lead, tile_);
         team.each_backwards(ceil_div(rows, COLUMN_BLOCK) * tiles, [&](index task) {
             const index row = task / tiles * COLUMN_BLOCK, tile = task % tiles;
             const index first = tile ? lead + tile * tile_ : 0, last = tile + 1 < tiles ? lead + (tile + 1) * tile_ : cols;

@@ -315,13 +315,16 @@ class Solver {
         // A few equal ones: the parameters of more columns would come from the second-level cache for each row again. (What
         // is streamed needs no room beside them, and memory likes long pieces: twice as many, as long as they fit. So do
         // whole rows, where the parameters leave some of a roomy first cache: of a mean that is given there is no low
-        // part.)
+        // part. In a small one those of half as many more leave some, which is worth another piece where rows lie on
+        // lines.)
         constexpr index FITS = 28 << 10;   // bytes
         const index body = std::max<index>(cols - lead, 1), line_of_y = Scratch::LINE / index(sizeof(S));
         const index parameters = body * (p.given_mean ? 3 : 4) * index(sizeof(T));
         const bool doubled = sizeof(T) == 4 && (stream_ || (roomy_first_cache && parameters <= FITS));
-        const index most = doubled ? 2 * TILE : TILE;
-        const index wide = ceil_div(ceil_div(body, ceil_div(body, most + most / 8)), line_of_y) * line_of_y;
+        const index whole = (doubled ? 2 * TILE : TILE) * 9 / 8;
+        const bool fewer =
+            doubled && !roomy_first_cache && body > whole && sizeof(S) == 4 && folds * p.y_row % line_of_y == 0;
+        const index wide = ceil_div(ceil_div(body, ceil_div(body, fewer ? TILE * 3 / 2 : whole)), line_of_y) * line_of_y;
         const index tiles = ceil_div(body, wide), block = piece_of(rows, tiles, team, 1, COLUMN_BLOCK);
         const index tasks = ceil_div(rows, block) * tiles;
         const bool apart = tiles > 1 && !stream_ && beyond_nearer_caches(2 * p.rows * width_ * index(sizeof(S)));

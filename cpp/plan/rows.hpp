@@ -43,6 +43,9 @@ bool streams(const S* x, const S* y, index bytes, int threads, bool computes = s
 // Whether so many bytes are more than the nearer caches hold, or all of them.
 bool beyond_nearer_caches(index bytes);
 bool beyond_caches(index bytes);
+// Whether rows of columns are written whole, however wide, and not in pieces beside their parameters: from memory, which
+// likes them so, and where these would not leave much of the first cache anyway.
+bool writes_whole(bool stream, index bytes);
 // Whether it pays to send for what moments read. (Straight into the first cache it pays later: from the third it is as
 // quick without, and what is sent for takes places from what is read.)
 bool moments_send(index bytes);
