@@ -264,8 +264,9 @@ class CellSolver {
         // Tiles end on cache lines of the result. (Streamed, longer ones, for memory likes long pieces.)
         const index lead = index((0 - reinterpret_cast<std::uintptr_t>(p.y)) % Scratch::LINE / sizeof(S));
         const index size = stream_ && sizeof(T) == 4 ? 2 * GRADIENT_TILE : GRADIENT_TILE;
-        const index tiles =
-            writes_whole(stream_, p.bytes()) || shape_.width <= 2 * GRADIENT_TILE ? 1 : ceil_div(shape_.width - lead, size);
+        const index widest = sizeof(T) == 8 && !stream_ && !roomy_first_cache ? GRADIENT_TILE : 2 * GRADIENT_TILE;
+        const bool whole = shape_.width <= widest || writes_whole(stream_, p.bytes());
+        const index tiles = whole ? 1 : ceil_div(shape_.width - lead, size);
         const index block = piece_of(shape_.rows, p.samples * tiles, team, 1, COLUMN_BLOCK);
         const index tasks = ceil_div(shape_.rows, block) * tiles;
         // From the end to the beginning: what the moments read last is the likeliest to be in the cache still.

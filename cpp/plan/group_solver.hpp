@@ -287,6 +287,26 @@ class Solver {
         }
     }
 
+    // How many columns at a time are written, at most, of `body`: a few equal pieces, for the parameters of more columns
+    // would come from the second-level cache for each row again. What is streamed needs no room beside them, and memory
+    // likes long pieces: twice as many, as long as they fit. So do whole rows, where the parameters leave some of a roomy
+    // first cache: of a mean that is given there is no low part. In a small one, those of fewer columns must leave some
+    // where there are pieces anyway: for what is sent for most of all, or for lines that the processor fetches itself.
+    index widest_piece(index body, bool on_lines, bool beyond) const {
+        constexpr index SIZE = index(sizeof(T)), MOST = TILE * 9 / 8, FITS = 28 << 10;
+        if (roomy_first_cache) {
+            const index parameters = body * (p.given_mean ? 3 : 4) * SIZE;
+            return SIZE == 4 && (stream_ || parameters <= FITS) ? 2 * MOST : MOST;
+        }
+        if (stream_) {
+            if (SIZE == 8) return MOST;
+            return body > 2 * MOST && sizeof(S) == 4 && on_lines ? TILE * 3 / 2 : 2 * MOST;
+        }
+        constexpr index WHOLE = SIZE == 8 ? TILE * 13 / 16 : MOST;
+        if (body <= WHOLE) return WHOLE;
+        return (beyond ? TILE * 11 / 16 : MOST) * 4 / SIZE;
+    }
+
     void apply(const Team& team, bool ranged) {
         if (p.by_rows) {
             if (ones_) {
@@ -312,22 +332,13 @@ class Solver {
         // Tiles end on cache lines of y. From the end to the beginning: the last that the moments read is the likeliest to
         // be in the cache still.
         const index lead = index((0 - reinterpret_cast<std::uintptr_t>(y_)) % Scratch::LINE / sizeof(S));
-        // A few equal ones: the parameters of more columns would come from the second-level cache for each row again. (What
-        // is streamed needs no room beside them, and memory likes long pieces: twice as many, as long as they fit. So do
-        // whole rows, where the parameters leave some of a roomy first cache: of a mean that is given there is no low
-        // part. In a small one those of half as many more leave some, which is worth another piece where rows lie on
-        // lines.)
-        constexpr index FITS = 28 << 10;   // bytes
         const index body = std::max<index>(cols - lead, 1), line_of_y = Scratch::LINE / index(sizeof(S));
-        const index parameters = body * (p.given_mean ? 3 : 4) * index(sizeof(T));
-        const bool doubled = sizeof(T) == 4 && (stream_ || (roomy_first_cache && parameters <= FITS));
-        const index whole = (doubled ? 2 * TILE : TILE) * 9 / 8;
-        const bool fewer =
-            doubled && !roomy_first_cache && body > whole && sizeof(S) == 4 && folds * p.y_row % line_of_y == 0;
-        const index wide = ceil_div(ceil_div(body, ceil_div(body, fewer ? TILE * 3 / 2 : whole)), line_of_y) * line_of_y;
+        const bool beyond = beyond_nearer_caches(2 * p.rows * width_ * index(sizeof(S)));
+        const index widest = widest_piece(body, folds * p.y_row % line_of_y == 0, beyond);
+        const index wide = ceil_div(ceil_div(body, ceil_div(body, widest)), line_of_y) * line_of_y;
         const index tiles = ceil_div(body, wide), block = piece_of(rows, tiles, team, 1, COLUMN_BLOCK);
         const index tasks = ceil_div(rows, block) * tiles;
-        const bool apart = tiles > 1 && !stream_ && beyond_nearer_caches(2 * p.rows * width_ * index(sizeof(S)));
+        const bool apart = tiles > 1 && !stream_ && beyond;
         team.each_backwards(tasks, [&](index task) {
             const index row = task / tiles * block, tile = task % tiles;
             const index from = tile ? lead + tile * wide : 0, to = tile + 1 < tiles ? lead + (tile + 1) * wide : cols;
