@@ -21,6 +21,7 @@ ONEPASS_INLINE bool narrow(const RowsBackward<S>& a) {
 // Which readings send for a later row: both, where dx is streamed, if arithmetic does not take longer than memory. (Wide
 // rows leave little room in the first cache for what was sent for, so it had better come late.) Else the last one alone;
 // and where rows come from a cache and dx is streamed, the first sends for what it reads SOON, of which some is gone again.
+// (The last one alone for narrow rows as well, unless the first cache is small, and they are not of the NARROWEST.)
 // And none, if dx is not streamed, and rows lie end to end: the processor's own prefetcher does as well then. (But not for
 // RMS norm, which computes less.)
 enum class Sends { none, last, soon, both };
@@ -28,12 +29,13 @@ template <class S>
 constexpr bool MAY_SEND = NATIVE == 64 || (NATIVE == 32 && sizeof(S) > 2);
 template <class S>
 constexpr bool MAY_SEND_SOON = MAY_SEND<S> && sizeof(S) == 4;
+constexpr index NARROWEST = 256;   // bytes
 template <class S>
 ONEPASS_INLINE Sends who_sends(const RowsBackward<S>& a) {
-    const index least = (NATIVE == 64 ? 0 : 8 << 10) + (a.far ? 0 : 8 << 10);   // bytes
-    if (narrow(a)) return Sends::last;
+    const index least = (NATIVE == 64 ? 0 : 8 << 10) + (a.far ? 0 : 8 << 10), bytes = a.cols * index(sizeof(S));
+    if (narrow(a)) return MAY_SEND<S> && a.stream && !roomy_first_cache && bytes > NARROWEST ? Sends::both : Sends::last;
     if (!a.stream) return a.centered && a.x_stride == a.cols && a.dy_stride == a.cols ? Sends::none : Sends::last;
-    return a.cols * index(sizeof(S)) >= least ? Sends::both : a.centered && !a.far ? Sends::soon : Sends::last;
+    return bytes >= least ? Sends::both : a.centered && !a.far ? Sends::soon : Sends::last;
 }
 
 // What the first reading of a row sends for, or the LAST. Where both send, each for all of a later row: what is sent for

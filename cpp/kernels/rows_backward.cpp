@@ -226,7 +226,7 @@ ONEPASS_INLINE void write_two_of(const RowsBackward<S>& a, index row, const Grad
 }
 
 // The rows from `row` on, as many as are joined.
-template <bool CENTERED, class S>
+template <Sends WHO, bool CENTERED, class S>
 __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, double of_count, Edge<S>& edge) {
     constexpr bool LINES = MAY_TURN<S> && !CENTERED;
     Line<float> lines[SIDE];
@@ -235,7 +235,7 @@ __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, 
     norm.finish = a.finish;
     Vec<float> g[SIDE], gx[SIDE];
     const auto sums_of = [&](index i, float pivot) ONEPASS_FLAT {
-        const LaneSums<float> sums = sum_lanes_of<Sends::last, LINES, CENTERED>(a, i, 0, a.cols, pivot);
+        const LaneSums<float> sums = sum_lanes_of<WHO, LINES, CENTERED>(a, i, 0, a.cols, pivot);
         g[beside(int(i - row))] = fold_parts(sums.products.g, Plus());
         gx[beside(int(i - row))] = fold_parts(sums.products.gx, Plus());
         return fold_parts(sums.x, Plus());
@@ -252,7 +252,7 @@ __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, 
     if (pair<S>(a.stream, a.dx_stride))
         for (int i = 0; i < SIDE; i += 2) write_two_of<CENTERED>(a, row + i, {gradient(i), gradient(i + 1)}, edge);
     else
-        for (int i = 0; i < SIDE; ++i) write_row_of<Sends::last, CENTERED>(a, row + i, gradient(i), edge);
+        for (int i = 0; i < SIDE; ++i) write_row_of<WHO, CENTERED>(a, row + i, gradient(i), edge);
 }
 
 // All rows from `row` on but one that is left, which is the result.
@@ -270,9 +270,9 @@ void all_rows(const RowsBackward<S>& a) {
     const double inverse = inverse_freedom(double(a.cols), a.finish), of_count = 1.0 / double(a.cols);
     Edge<S> edge;
     index row = 0;
-    if constexpr (sizeof(T) == 4 && WHO == Sends::last)
+    if constexpr (sizeof(T) == 4 && (WHO == Sends::last || WHO == Sends::both))
         if (narrow(a))
-            for (; row + SIDE <= a.rows; row += SIDE) narrow_rows<CENTERED>(a, row, of_count, edge);
+            for (; row + SIDE <= a.rows; row += SIDE) narrow_rows<WHO, CENTERED>(a, row, of_count, edge);
     if constexpr (WHO == Sends::none || WHO == Sends::last)
         if (in_pairs(a)) row = pairs_of_rows<LINES, CENTERED>(a, row, inverse, of_count, edge);
     for (; row < a.rows; ++row)
