@@ -183,8 +183,9 @@ ONEPASS_INLINE Line<Arith<S>> interleave(const RowsNorm<S>& a, bool joined, Edge
 }
 
 // Narrow rows are joined side by side. Where rows can be interleaved, wider ones are quicker so, and the sooner the farther
-// away x is: as many rows as are joined take room in the caches twice, for x and for y; and so are those of float16, whose
-// conversions are spared, on a Zen 4, where these take two turns each. Where they cannot, and y is streamed, a row's stores
+// away x is (in 32 bits without a mean and in a roomy first cache above all, whose rows compute least): as many rows as are
+// joined take room in the caches twice, for x and for y; and so are those of float16, whose conversions are spared, on a
+// Zen 4, where these take two turns each. Where they cannot, and y is streamed, a row's stores
 // drain while the next one is read; those of many rows at once would be waited for. (From a cache the next row is read too
 // soon for that, where rows are short.)
 template <class S>
@@ -198,7 +199,7 @@ ONEPASS_INLINE index narrow_row(const RowsNorm<S>& a) {   // bytes
         if (FAR && !HALF && (NATIVE == 32 || (!a.centered && a.far))) return a.far ? (1 << 10) - 1 : 2 << 10;
         return (NATIVE == 32 && !HALF ? 6 << 10 : 8 << 10) - 1;
     }
-    if (FAR) return HALF && a.centered ? 512 : 256;
+    if (FAR) return roomy_first_cache ? (HALF && a.centered ? 512 : 256) : HALF ? 640 : a.centered ? 416 : 256;
     if (CONVERTED_LONG<S> && a.centered && !roomy_first_cache) return 512;
     return HALF ? 2048 : !a.centered ? 512 : a.beyond ? 1024 : 1536;
 }
