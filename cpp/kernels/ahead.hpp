@@ -122,6 +122,13 @@ constexpr index CLOSE_BEHIND = SENT_NEAR / index(sizeof(S));
 template <class S>
 constexpr index SOON = SENT_SOON / index(sizeof(S));
 
+// Whether rows are so wide that, read again and beside what is read and written with them, they fill a small first cache:
+// little of it is left then for the second half of their way, so that is had for all of it, SOON.
+template <class S>
+ONEPASS_INLINE bool sent_soon(index cols) {
+    return !roomy_first_cache && cols * index(sizeof(S)) >= 10 << 10;
+}
+
 // The same for rows of columns, or a little more where they may lie apart (pieces of rows do): what lies between them is
 // not sent for. (Straight, no multiple of a page away: rows of pages lie in few sets of the first cache.)
 template <class S>

@@ -40,7 +40,8 @@ ONEPASS_INLINE Sends who_sends(const RowsBackward<S>& a) {
 
 // What the first reading of a row sends for, or the LAST. Where both send, each for all of a later row: what is sent for
 // while all places for what is underway are taken is lost, and the first is quicker than memory is. The last one sends for
-// all twice, or (in two steps) for what is three times as far. Else it sends alone, but that the first may send SOON, in
+// all twice, or (in two steps) for what is three times as far; and the first for what it reads SOON, in wide rows. (In
+// others, for what it reads now: one loop for both.) Else the last one sends alone, but that the first may send SOON, in
 // its own row. (Rows of whole pages lie in few sets of the first cache: half as far, where both send.)
 template <Sends WHO, bool LAST, class S>
 ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
@@ -51,9 +52,11 @@ ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
         const bool pages = a.cols * index(sizeof(S)) % 4096 == 0;
         const index ahead = narrow(a) && a.ahead < SIDE ? index(SIDE) : BOTH && pages ? (a.ahead + 1) / 2 : a.ahead;
         const index later = row + ahead * (BOTH && LAST && !roomy_first_cache ? 3 : 1);
-        constexpr Way WAY = !BOTH ? Way::straight : LAST ? Way::twice : Way::half;
+        constexpr Way WAY = !BOTH ? Way::straight : LAST ? Way::twice : Way::both;
+        const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
+        const index now = sizeof(S) == sizeof(Arith<S>) && sent_soon<S>(a.cols) ? 0 : -SOON<S>;
         return Shares<S, 1, BOTH || (LAST && WHO != Sends::none) ? 2 : 0, WAY>{
-            {a.x + later * a.x_stride, a.dy + later * a.dy_stride}};
+            {a.x + later * a.x_stride, a.dy + later * a.dy_stride}, 0, {x + now, dy + now}};
     }
 }
 

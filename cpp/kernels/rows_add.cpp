@@ -122,6 +122,7 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
         if (narrow<STREAM>(a))
             row = a.centered ? norm_narrow<STREAM, true>(a, affine_at, edges)
                              : norm_narrow<STREAM, false>(a, affine_at, edges);
+    const bool soon = STREAM && NATIVE == 64 && sent_soon<S>(a.cols);   // (of narrower vectors each line is sent for often)
     for (; row < a.rows; ++row) {
         const bool more = row + 1 < a.rows;
         const Added<S> x = {a.x + row * a.x_stride, a.residual + row * a.residual_stride};
@@ -133,7 +134,13 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
         S *y = a.y + row * a.y_stride, *sum = a.sum + row * a.sum_stride;
         Line<Arith<S>> line;
         if constexpr (TWICE) line = row_line(a, x, row);
-        write_sum<STREAM>(reading(x, 0), sum, a.held, a.cols, STREAM, edges.sums_joined && more, edges.sum);
+        const auto add = [&](const auto& source) ONEPASS_FLAT {
+            write_sum<STREAM>(source, sum, a.held, a.cols, STREAM, edges.sums_joined && more, edges.sum);
+        };
+        if (soon)
+            add(reading(sending<STREAM>(x, Shares<S, 1, 2, Way::straight>{{x.x + SOON<S>, x.residual + SOON<S>}}), 0));
+        else
+            add(reading(x, 0));
         const auto sums = [&] {
             if constexpr (STREAM)
                 return Plain<Arith<S>>{a.held};
