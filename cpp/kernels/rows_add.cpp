@@ -49,13 +49,22 @@ struct Edges {
 };
 
 // Narrow rows are joined side by side, which takes room in the first cache for as many sums: the less, the more that memory
-// brings needs.
-constexpr index NARROW = NATIVE == 64 ? 384 : 512;   // columns
+// brings needs. Where conversions take longer than that, wider ones.
+template <class S>
+constexpr index NARROW = sizeof(S) == 2 ? 1024
+                         : NATIVE == 64 ? 384
+                                        : 512;   // columns
+template <bool STREAM, class S>
+ONEPASS_INLINE index narrow_row(bool far) {   // bytes
+    constexpr bool HALF = sizeof(S) == 2;
+    if (HALF && NATIVE > 16 && !roomy_first_cache) return NATIVE == 64 && STREAM && far ? 1024 : 2048;
+    if (NATIVE < 64) return HALF || STREAM ? 1024 : 2048;
+    if (STREAM && far) return roomy_first_cache ? 384 : 416;
+    return HALF ? 768 : STREAM ? 1024 : 1536;
+}
 template <bool STREAM, class S>
 ONEPASS_INLINE bool narrow(const RowsNorm<S>& a) {
-    const index streamed = NATIVE == 64 && a.far ? 384 : 1024;   // bytes
-    return a.rows >= SIDE && a.cols >= LANES<float> && a.cols <= NARROW &&
-           (!STREAM || a.cols * index(sizeof(S)) <= streamed);
+    return a.rows >= SIDE && a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= narrow_row<STREAM, S>(a.far);
 }
 
 // All but the last rows, fewer than SIDE; the result is the first of them.
@@ -65,7 +74,7 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const Affi
     const RowsNorm<S> a = given;   // which no store changes
     const index ahead = a.ahead < SIDE ? index(SIDE) : a.ahead,
                 room = (a.cols + LANES<float> - 1) / LANES<float> * LANES<float>;
-    alignas(PACK) float held[HELD ? SIDE * NARROW : 1];
+    alignas(PACK) float held[HELD ? SIDE * NARROW<S> : 1];
     index row = 0;
     const auto sum_of = [&](index i) ONEPASS_FLAT {
         if constexpr (HELD)
