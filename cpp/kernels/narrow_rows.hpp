@@ -25,31 +25,50 @@ ONEPASS_INLINE Sums<Vec<float>> upper_halves(const Sums<Vec<float>>& a, const Su
     return {upper_halves<OF_EACH>(a.sum, b.sum), upper_halves<OF_EACH>(a.squares, b.squares)};
 }
 
-// The lines of SIDE rows from row `first` on, of LANES elements at least and a block at most. source_of(row) is where a row
-// is read again, if need be, and sums_of(row, pivot) what its lanes have. `beyond` gets what its mean has beyond the pivot,
-// or NaN where the line is not from these sums.
+// What the lanes of SIDE rows have, joined.
+struct Beside {
+    double pivot[SIDE];
+    float sum[SIDE], squares[SIDE];
+};
+// Those of rows of LANES elements at least and a block at most, row(i) for i in 0..SIDE; sums_of(i, pivot) is what the
+// lanes of one have.
+template <bool CENTERED, class Row, class SumsOf>
+ONEPASS_INLINE void join_beside(index cols, const Row& row, const SumsOf& sums_of, Beside& joined) {
+    Sums<Vec<float>> rows[SIDE];
+    for (int i = 0; i < SIDE; ++i) {
+        const float near = CENTERED ? choose_pivot(row(i), cols, 1.0F) : 0.0F;
+        rows[beside(i)] = sums_of(i, near);
+        joined.pivot[i] = double(near);
+    }
+    const Sums<Vec<float>> all = fold_beside(rows, Plus());
+    store(joined.sum, all.sum);
+    store(joined.squares, all.squares);
+}
+// The sums of a source's lanes.
+template <bool CENTERED, class Source>
+ONEPASS_INLINE Sums<Vec<float>> lanes_of(const Source& source, index cols, float pivot) {
+    LaneMoments<CENTERED, Source, float, false> lanes(source, 0, cols, {pivot, 1, 1});
+    lanes.rest();
+    return fold_parts(lanes.all, Plus());
+}
+
+// The lines of SIDE rows from row `first` on. source_of(row) is where a row is read again, if need be, and
+// sums_of(row, pivot) what its lanes have. `beyond` gets what its mean has beyond the pivot, or NaN where the line is not
+// from these sums.
 template <bool CENTERED, class S, class SourceOf, class SumsOf>
 ONEPASS_INLINE void narrow_lines(const RowsNorm<S>& a, index first, const SourceOf& source_of, const SumsOf& sums_of,
                                  Line<float> (&lines)[SIDE], double* beyond = nullptr) {
     const index cols = a.cols;
     const Finish how = a.finish;
     const auto row = [&](int i) ONEPASS_FLAT { return itself(source_of(first + i)); };
-    Sums<Vec<float>> rows[SIDE];
-    double pivot[SIDE];
-    for (int i = 0; i < SIDE; ++i) {
-        const float near = CENTERED ? choose_pivot(row(i), cols, 1.0F) : 0.0F;
-        rows[beside(i)] = sums_of(first + i, near);
-        pivot[i] = double(near);
-    }
-    const Sums<Vec<float>> joined = fold_beside(rows, Plus());
-    float sum[SIDE], squares[SIDE], mean[SIDE], low[SIDE], scale[SIDE], true_mean[SIDE], rstd[SIDE];
+    Beside joined;
+    join_beside<CENTERED>(cols, row, [&](int i, float pivot) ONEPASS_FLAT { return sums_of(first + i, pivot); }, joined);
+    float mean[SIDE], low[SIDE], scale[SIDE], true_mean[SIDE], rstd[SIDE];
     std::int32_t usual[SIDE];
-    store(sum, joined.sum);
-    store(squares, joined.squares);
     const double inverse = inverse_freedom(double(cols), how), of_count = 1.0 / double(cols);
     for (int i = 0; i < SIDE; ++i) {   // (becomes vector code)
-        const Moments of = from_sums(double(sum[i]), double(squares[i]), double(cols), of_count);
-        const Moments m = {of.count, pivot[i], of.mean, of.m2};
+        const Moments of = from_sums(double(joined.sum[i]), double(joined.squares[i]), double(cols), of_count);
+        const Moments m = {of.count, joined.pivot[i], of.mean, of.m2};
         const Finished line = finish<float>(inverse, m.mean, m.low, m.m2, how, 1.0, 1.0);
         mean[i] = float(line.mean);
         low[i] = float(line.low);
@@ -67,11 +86,8 @@ ONEPASS_INLINE void narrow_lines(const RowsNorm<S>& a, index first, const Source
 }
 template <bool CENTERED, class S, class SourceOf>
 ONEPASS_INLINE void narrow_lines(const RowsNorm<S>& a, index first, const SourceOf& source_of, Line<float> (&lines)[SIDE]) {
-    const auto sums_of = [&, cols = a.cols](index row, float pivot) ONEPASS_FLAT {
-        LaneMoments<CENTERED, decltype(source_of(row)), float, false> lanes(source_of(row), 0, cols, {pivot, 1, 1});
-        lanes.rest();
-        return fold_parts(lanes.all, Plus());
-    };
+    const auto sums_of = [&, cols = a.cols](index row, float pivot)
+                             ONEPASS_FLAT { return lanes_of<CENTERED>(source_of(row), cols, pivot); };
     narrow_lines<CENTERED>(a, first, source_of, sums_of, lines);
 }
 

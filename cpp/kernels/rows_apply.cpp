@@ -3,8 +3,7 @@
 //   y = (x - mean) * rstd * weight + bias,   weight and bias of a channel
 //
 // (Wu & He 2018; Ulyanov, Vedaldi & Lempitsky 2016; Ioffe & Szegedy 2015.) A channel is a whole row, or a segment of one.
-#include "kernels/ahead.hpp"
-#include "kernels/row_norm.hpp"
+#include "kernels/narrow_rows.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {
@@ -59,20 +58,57 @@ void rows_norm_segments(const RowsNorm<S>& a) {
     a.stream ? norm_segments<true>(a) : norm_segments<false>(a);
 }
 
+// (Sent for twice: moments are quicker than memory, so that some of what is sent for is lost.)
+template <bool FAR, class S>
+ONEPASS_INLINE auto reading(const Plain<S>& x) {
+    return sending<FAR>(x, Shares<S, 1, 2, Way::both>{{x.x + BEHIND<S>, x.x + 2 * BEHIND<S>}, 0, {x.x, x.x}});
+}
+
+template <class S>
+ONEPASS_INLINE void put_moments(const RowsMoments<S>& a, index row, const Moments& m) {
+    a.mean[row] = m.mean;
+    a.low[row] = m.low;
+    a.m2[row] = m.m2;
+}
+
+// (From memory, wider rows leave no time for that.)
+template <bool FAR, class S>
+ONEPASS_INLINE bool narrow(const RowsMoments<S>& a) {
+    return a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= (FAR ? 1024 : 2048);
+}
+
+// All but the last rows, fewer than SIDE; the result is the first of them.
+template <bool FAR, class S>
+__attribute__((noinline)) index narrow_moments(const RowsMoments<S>& a) {
+    const double count = double(a.cols), of_count = 1.0 / count;
+    index first = 0;
+    for (; first + SIDE <= a.rows; first += SIDE) {
+        const auto row = [&](int i) ONEPASS_FLAT { return Plain<S>{a.x + (first + i) * a.stride}; };
+        const auto sums_of = [&](int i, float pivot)
+                                 ONEPASS_FLAT { return lanes_of<true>(reading<FAR>(row(i)), a.cols, pivot); };
+        Beside joined;
+        join_beside<true>(a.cols, row, sums_of, joined);
+        for (int i = 0; i < SIDE; ++i) {
+            const Moments of = from_sums(double(joined.sum[i]), double(joined.squares[i]), count, of_count);
+            put_moments(a, first + i,
+                        settled<true, float>({count, joined.pivot[i], of.mean, of.m2}, row(i), a.cols, a.range));
+        }
+    }
+    return first;
+}
+
 template <bool FAR, class S>
 ONEPASS_INLINE void moments_of_rows(const RowsMoments<S>& a) {
     using T = Arith<S>;
     const bool ranged = a.range.before != 1 || a.range.after != 1;
-    for (index row = 0; row < a.rows; ++row) {
+    index row = 0;
+    if constexpr (sizeof(T) == 4)
+        if (!ranged && narrow<FAR>(a)) row = narrow_moments<FAR>(a);
+    for (; row < a.rows; ++row) {
         const Plain<S> x = {a.x + row * a.stride};
-        // (Twice: moments are quicker than memory, so that some of what is sent for is lost.)
-        const Shares<S, 1, 2, Way::both> later = {{x.x + BEHIND<S>, x.x + 2 * BEHIND<S>}, 0, {x.x, x.x}};
-        const auto reading = sending<FAR>(x, later);
-        const Moments m = ranged ? row_moments<true, T>(x, a.cols, a.range)
-                                 : settled<true, T>(first_moments<true, T>(reading, a.cols), x, a.cols, a.range);
-        a.mean[row] = m.mean;
-        a.low[row] = m.low;
-        a.m2[row] = m.m2;
+        put_moments(a, row,
+                    ranged ? row_moments<true, T>(x, a.cols, a.range)
+                           : settled<true, T>(first_moments<true, T>(reading<FAR>(x), a.cols), x, a.cols, a.range));
     }
 }
 
