@@ -138,7 +138,12 @@ def assert_same_numbers(got, want, where):
     assert got[~nan].tobytes() == want[~nan].tobytes(), where
 
 
-@pytest.mark.parametrize("run", [layer_norm(), rms_norm()], ids=["layer_norm", "rms_norm"])
+def moments(x, out):
+    of_rows = op.moments(x, axis=-1)
+    return of_rows.mean, of_rows.m2
+
+
+@pytest.mark.parametrize("run", [layer_norm(), rms_norm(), moments], ids=["layer_norm", "rms_norm", "moments"])
 @every_type
 def test_narrow_rows_side_by_side(run, dtype, each_isa):
     """Those that are finished together have the bits of each alone, and so have their statistics."""
