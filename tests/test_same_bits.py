@@ -143,7 +143,9 @@ def moments(x, out):
     return of_rows.mean, of_rows.m2
 
 
-@pytest.mark.parametrize("run", [layer_norm(), rms_norm(), moments], ids=["layer_norm", "rms_norm", "moments"])
+@pytest.mark.parametrize(
+    "run", [layer_norm(), rms_norm(), moments], ids=["layer_norm", "rms_norm", "moments"]
+)
 @every_type
 def test_narrow_rows_side_by_side(run, dtype, each_isa):
     """Those that are finished together have the bits of each alone, and so have their statistics."""

@@ -149,6 +149,21 @@ bool finish_groups(const Finishing<T>& a) {
     return a.line.before ? finish_tiles<true>(a) : finish_tiles<false>(a);
 }
 
+// (Loops that become vector code.)
+template <class T>
+void take_given(const Given<T>& a) {
+    const T* __restrict mean = a.mean, * __restrict var = a.var;
+    T* __restrict to = a.line.mean, * __restrict low = a.line.low, * __restrict scale = a.line.scale;
+    const double eps = a.eps;
+    for (index j = 0; j < a.cols; ++j) scale[j] = T(1.0 / __builtin_sqrt(double(var[j]) + eps));
+    for (index j = 0; j < a.cols; ++j) {
+        to[j] = mean[j];
+        low[j] = 0;
+    }
+    for (index j = 0; a.true_mean && j < a.cols; ++j) a.true_mean[j] = mean[j];
+    for (index j = 0; a.rstd && j < a.cols; ++j) a.rstd[j] = scale[j];
+}
+
 // Decided column by column, so that no column has a say in another's bits.
 template <class T>
 bool join_weights(const Joining<T>& a) {
@@ -167,6 +182,7 @@ bool join_weights(const Joining<T>& a) {
 
 template <class S>
 void add(Kernels<S>& kernels) {
+    kernels.take_given = take_given<Arith<S>>;
     kernels.join_weights = join_weights<Arith<S>>;
     kernels.merge_blocks = merge_blocks<Arith<S>, Arith<S>>;
     kernels.merge_moments = merge_blocks<double, Arith<S>>;

@@ -187,6 +187,16 @@ struct Finishing {
     double* scale = nullptr;   // likewise: the line's, before it was rounded
 };
 
+// Lines from statistics that are given, an element a group; they go to true_mean and rstd, too, or these are null.
+template <class T>
+struct Given {
+    index cols;
+    const T *mean, *var;
+    double eps;
+    Lines<T> line;   // mean, low and scale
+    T *true_mean, *rstd;
+};
+
 // product = scale * weight, which is weighed no more: weight becomes 1. But where that leaves the range of T, product is
 // the scale, and the weight remains. The result: are there such?
 template <class T>
@@ -292,6 +302,7 @@ struct Kernels {
     void (*merge_moments)(const Blocks<double, Arith<S>>&);
     void (*merge_products)(const Products<Arith<S>, Arith<S>>&);
     void (*merge_double_products)(const Products<double, Arith<S>>&);
+    void (*take_given)(const Given<Arith<S>>&);
     bool (*join_weights)(const Joining<Arith<S>>&);
     bool (*finish_groups)(const Finishing<Arith<S>>&);
     void (*rows_extremes)(const Extremes<S>&);

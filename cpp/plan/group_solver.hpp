@@ -243,14 +243,13 @@ class Solver {
     }
 
     void take_given(const Team& team) {
-        team.each(p.groups, [&](index g) {
-            const double rstd = 1.0 / __builtin_sqrt(double(p.given_var[g]) + p.how.eps);
-            line_.mean[g] = p.given_mean[g];
-            line_.low[g] = 0;
-            line_.scale[g] = T(rstd);
-            if (p.mean) p.mean[g] = p.given_mean[g];
-            if (p.rstd) p.rstd[g] = T(rstd);
-        });
+        const index from = team.from(p.groups), to = team.to(p.groups);
+        Lines<T> line = line_;
+        line.mean += from;
+        line.low += from;
+        line.scale += from;
+        k.take_given({to - from, p.given_mean + from, p.given_var + from, p.how.eps, line, p.mean ? p.mean + from : nullptr,
+                      p.rstd ? p.rstd + from : nullptr});
         team.barrier();
     }
 
