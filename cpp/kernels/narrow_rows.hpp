@@ -26,14 +26,14 @@ ONEPASS_INLINE Sums<Vec<float>> upper_halves(const Sums<Vec<float>>& a, const Su
 }
 
 // What the lanes of SIDE rows have, joined.
-struct Beside {
+struct Joined {
     double pivot[SIDE];
     float sum[SIDE], squares[SIDE];
 };
 // Those of rows of LANES elements at least and a block at most, row(i) for i in 0..SIDE; sums_of(i, pivot) is what the
 // lanes of one have.
 template <bool CENTERED, class Row, class SumsOf>
-ONEPASS_INLINE void join_beside(index cols, const Row& row, const SumsOf& sums_of, Beside& joined) {
+ONEPASS_INLINE void join_beside(index cols, const Row& row, const SumsOf& sums_of, Joined& joined) {
     Sums<Vec<float>> rows[SIDE];
     for (int i = 0; i < SIDE; ++i) {
         const float near = CENTERED ? choose_pivot(row(i), cols, 1.0F) : 0.0F;
@@ -61,7 +61,7 @@ ONEPASS_INLINE void narrow_lines(const RowsNorm<S>& a, index first, const Source
     const index cols = a.cols;
     const Finish how = a.finish;
     const auto row = [&](int i) ONEPASS_FLAT { return itself(source_of(first + i)); };
-    Beside joined;
+    Joined joined;
     join_beside<CENTERED>(cols, row, [&](int i, float pivot) ONEPASS_FLAT { return sums_of(first + i, pivot); }, joined);
     float mean[SIDE], low[SIDE], scale[SIDE], true_mean[SIDE], rstd[SIDE];
     std::int32_t usual[SIDE];

@@ -86,7 +86,7 @@ __attribute__((noinline)) index narrow_moments(const RowsMoments<S>& a) {
         const auto row = [&](int i) ONEPASS_FLAT { return Plain<S>{a.x + (first + i) * a.stride}; };
         const auto sums_of = [&](int i, float pivot)
                                  ONEPASS_FLAT { return lanes_of<true>(reading<FAR>(row(i)), a.cols, pivot); };
-        Beside joined;
+        Joined joined;
         join_beside<true>(a.cols, row, sums_of, joined);
         for (int i = 0; i < SIDE; ++i) {
             const Moments of = from_sums(double(joined.sum[i]), double(joined.squares[i]), count, of_count);

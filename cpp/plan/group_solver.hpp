@@ -290,7 +290,8 @@ class Solver {
     // would come from the second-level cache for each row again. What is streamed needs no room beside them, and memory
     // likes long pieces: twice as many, as long as they fit. So do whole rows, where the parameters leave some of a roomy
     // first cache: of a mean that is given there is no low part. In a small one, those of fewer columns must leave some
-    // where there are pieces anyway: for what is sent for most of all, or for lines that the processor fetches itself.
+    // where there are pieces anyway: for what is sent for most of all, or for lines that the processor fetches itself. And
+    // there rows that end between lines are streamed whole, for a line that two pieces share is not streamed.
     index widest_piece(index body, bool on_lines, bool beyond) const {
         constexpr index SIZE = index(sizeof(T)), MOST = TILE * 9 / 8, FITS = 28 << 10;
         if (roomy_first_cache) {
@@ -298,8 +299,9 @@ class Solver {
             return SIZE == 4 && (stream_ || parameters <= FITS) ? 2 * MOST : MOST;
         }
         if (stream_) {
+            if (!on_lines) return body;
             if (SIZE == 8) return MOST;
-            return body > 2 * MOST && sizeof(S) == 4 && on_lines ? TILE * 3 / 2 : 2 * MOST;
+            return body > 2 * MOST && sizeof(S) == 4 ? TILE * 3 / 2 : 2 * MOST;
         }
         constexpr index WHOLE = SIZE == 8 ? TILE * 13 / 16 : MOST;
         if (body <= WHOLE) return WHOLE;
