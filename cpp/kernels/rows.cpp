@@ -183,11 +183,11 @@ ONEPASS_INLINE Line<Arith<S>> interleave(const RowsNorm<S>& a, bool joined, Edge
 }
 
 // Narrow rows are joined side by side. Where rows can be interleaved, wider ones are quicker so, and the sooner the farther
-// away x is and the less a row computes (in 32 bits without a mean; or on a Zen 5, whose first cache is roomy): as many rows
-// as are joined take room in the caches twice, for x and for y; and so are those of float16, whose conversions are spared,
-// on a Zen 4, where these take two turns each. Where they cannot, and y is streamed, a row's stores
-// drain while the next one is read; those of many rows at once would be waited for. (From a cache the next row is read too
-// soon for that, where rows are short.)
+// away x is and the less a row computes (in 32 bits without a mean; or on a Zen 5, whose first cache is roomy): as many
+// rows as are joined take room in the caches twice, for x and for y; and so are those of float16, whose conversions are
+// spared, on a Zen 4, where these take two turns each. Where they cannot, and y is streamed, a row's stores drain while the
+// next one is read; those of many rows at once would be waited for. (From a cache the next row is read too soon for that,
+// where rows are short.)
 template <class S>
 constexpr bool CONVERTED_LONG = false;
 template <>
