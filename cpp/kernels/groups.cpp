@@ -152,8 +152,11 @@ bool finish_groups(const Finishing<T>& a) {
 // (Loops that become vector code.)
 template <class T>
 void take_given(const Given<T>& a) {
-    const T* __restrict mean = a.mean, * __restrict var = a.var;
-    T* __restrict to = a.line.mean, * __restrict low = a.line.low, * __restrict scale = a.line.scale;
+    const T* __restrict mean = a.mean;
+    const T* __restrict var = a.var;
+    T* __restrict to = a.line.mean;
+    T* __restrict low = a.line.low;
+    T* __restrict scale = a.line.scale;
     const double eps = a.eps;
     for (index j = 0; j < a.cols; ++j) scale[j] = T(1.0 / __builtin_sqrt(double(var[j]) + eps));
     for (index j = 0; j < a.cols; ++j) {

@@ -139,6 +139,12 @@ __attribute__((always_inline)) inline Finished finish(double inverse, double m_m
 
 // Moments of a group that was brought into range, back in the units of its elements.
 __attribute__((always_inline)) inline void to_true_units(const Range& range, double& mean, double& low, double& m2) {
+    if (range.before == 1.0 && range.after == 1.0) {   // the usual one, without five divisions
+        const Pair sum = two_sum(mean, low);
+        mean = sum.high;
+        low = sum.low;
+        return;
+    }
     const double k = range.before * range.after;
     const Pair sum = two_sum(mean, low / range.after);   // before it is scaled: the low part alone may be too large
     mean = sum.high / range.before;

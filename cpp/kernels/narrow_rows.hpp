@@ -29,6 +29,11 @@ ONEPASS_INLINE Sums<Vec<float>> upper_halves(const Sums<Vec<float>>& a, const Su
 struct Joined {
     double pivot[SIDE];
     float sum[SIDE], squares[SIDE];
+    // The moments of row i, of `count` elements, not settled yet.
+    ONEPASS_INLINE Moments of(int i, double count, double of_count) const {
+        const Moments m = from_sums(double(sum[i]), double(squares[i]), count, of_count);
+        return {count, pivot[i], m.mean, m.m2};
+    }
 };
 // Those of rows of LANES elements at least and a block at most, row(i) for i in 0..SIDE; sums_of(i, pivot) is what the
 // lanes of one have.
@@ -67,8 +72,7 @@ ONEPASS_INLINE void narrow_lines(const RowsNorm<S>& a, index first, const Source
     std::int32_t usual[SIDE];
     const double inverse = inverse_freedom(double(cols), how), of_count = 1.0 / double(cols);
     for (int i = 0; i < SIDE; ++i) {   // (becomes vector code)
-        const Moments of = from_sums(double(joined.sum[i]), double(joined.squares[i]), double(cols), of_count);
-        const Moments m = {of.count, joined.pivot[i], of.mean, of.m2};
+        const Moments m = joined.of(i, double(cols), of_count);
         const Finished line = finish<float>(inverse, m.mean, m.low, m.m2, how, 1.0, 1.0);
         mean[i] = float(line.mean);
         low[i] = float(line.low);
@@ -76,7 +80,7 @@ ONEPASS_INLINE void narrow_lines(const RowsNorm<S>& a, index first, const Source
         true_mean[i] = float(line.true_mean);
         rstd[i] = float(line.rstd);
         usual[i] = line.in_range & !(CENTERED && astray(m)) ? 1 : 0;
-        if (beyond) beyond[i] = usual[i] ? of.mean : __builtin_nan("");
+        if (beyond) beyond[i] = usual[i] ? m.low : __builtin_nan("");
     }
     for (int i = 0; a.mean && i < SIDE; ++i) a.mean[first + i] = true_mean[i];
     for (int i = 0; a.rstd && i < SIDE; ++i) a.rstd[first + i] = rstd[i];

@@ -199,7 +199,8 @@ ONEPASS_INLINE index narrow_row(const RowsNorm<S>& a) {   // bytes
         if (FAR && !HALF && (NATIVE == 32 || (!a.centered && a.far))) return a.far ? (1 << 10) - 1 : 2 << 10;
         return (NATIVE == 32 && !HALF ? 6 << 10 : 8 << 10) - 1;
     }
-    if (FAR) return roomy_first_cache ? (HALF && a.centered ? 512 : 256) : HALF ? 640 : a.centered ? 416 : 256;
+    if (FAR && !roomy_first_cache) return HALF ? 640 : a.centered ? 416 : 256;
+    if (FAR) return HALF && a.centered ? 512 : 256;
     if (CONVERTED_LONG<S> && a.centered && !roomy_first_cache) return 512;
     return HALF ? 2048 : !a.centered ? 512 : a.beyond ? 1024 : 1536;
 }

@@ -50,15 +50,12 @@ struct Edges {
 
 // Narrow rows are joined side by side, which takes room in the first cache for as many sums: the less, the more that memory
 // brings needs. Where conversions take longer than that, wider ones.
-template <class S>
-constexpr index NARROW = sizeof(S) == 2 ? 1024
-                         : NATIVE == 64 ? 384
-                                        : 512;   // columns
+constexpr index NARROW = 2 << 10;   // bytes, at most
 template <bool STREAM, class S>
 ONEPASS_INLINE index narrow_row(bool far) {   // bytes
     constexpr bool HALF = sizeof(S) == 2;
-    if (HALF && NATIVE > 16 && !roomy_first_cache) return NATIVE == 64 && STREAM && far ? 1024 : 2048;
-    if (NATIVE < 64) return HALF || STREAM ? 1024 : 2048;
+    if (HALF && NATIVE > 16 && !roomy_first_cache) return NATIVE == 64 && STREAM && far ? 1024 : NARROW;
+    if (NATIVE < 64) return HALF || STREAM ? 1024 : NARROW;
     if (STREAM && far) return roomy_first_cache ? 384 : 416;
     return HALF ? 768 : STREAM ? 1024 : 1536;
 }
@@ -74,7 +71,7 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const Affi
     const RowsNorm<S> a = given;   // which no store changes
     const index ahead = a.ahead < SIDE ? index(SIDE) : a.ahead,
                 room = (a.cols + LANES<float> - 1) / LANES<float> * LANES<float>;
-    alignas(PACK) float held[HELD ? SIDE * NARROW<S> : 1];
+    alignas(PACK) float held[HELD ? SIDE * NARROW / index(sizeof(S)) : 1];
     index row = 0;
     const auto sum_of = [&](index i) ONEPASS_FLAT {
         if constexpr (HELD)
@@ -143,13 +140,13 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
         S *y = a.y + row * a.y_stride, *sum = a.sum + row * a.sum_stride;
         Line<Arith<S>> line;
         if constexpr (TWICE) line = row_line(a, x, row);
-        const auto add = [&](const auto& source) ONEPASS_FLAT {
+        const auto write = [&](const auto& source) ONEPASS_FLAT {
             write_sum<STREAM>(source, sum, a.held, a.cols, STREAM, edges.sums_joined && more, edges.sum);
         };
         if (soon)
-            add(reading(sending<STREAM>(x, Shares<S, 1, 2, Way::straight>{{x.x + SOON<S>, x.residual + SOON<S>}}), 0));
+            write(reading(sending<STREAM>(x, Shares<S, 1, 2, Way::straight>{{x.x + SOON<S>, x.residual + SOON<S>}}), 0));
         else
-            add(reading(x, 0));
+            write(reading(x, 0));
         const auto sums = [&] {
             if constexpr (STREAM)
                 return Plain<Arith<S>>{a.held};

@@ -88,11 +88,8 @@ __attribute__((noinline)) index narrow_moments(const RowsMoments<S>& a) {
                                  ONEPASS_FLAT { return lanes_of<true>(reading<FAR>(row(i)), a.cols, pivot); };
         Joined joined;
         join_beside<true>(a.cols, row, sums_of, joined);
-        for (int i = 0; i < SIDE; ++i) {
-            const Moments of = from_sums(double(joined.sum[i]), double(joined.squares[i]), count, of_count);
-            put_moments(a, first + i,
-                        settled<true, float>({count, joined.pivot[i], of.mean, of.m2}, row(i), a.cols, a.range));
-        }
+        for (int i = 0; i < SIDE; ++i)
+            put_moments(a, first + i, settled<true, float>(joined.of(i, count, of_count), row(i), a.cols, a.range));
     }
     return first;
 }

@@ -249,7 +249,7 @@ __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, 
     const auto gradient = [&](int i) ONEPASS_FLAT {
         return gradient_of(lines[i], 0.0 + double(sum[i]), 0.0 + double(product[i]), beyond[i], of_count);
     };
-    if (pair<S>(a.stream, a.dx_stride))
+    if (WHO != Sends::both && pair<S>(a.stream, a.dx_stride))   // (both send where dx is streamed)
         for (int i = 0; i < SIDE; i += 2) write_two_of<CENTERED>(a, row + i, {gradient(i), gradient(i + 1)}, edge);
     else
         for (int i = 0; i < SIDE; ++i) write_row_of<WHO, CENTERED>(a, row + i, gradient(i), edge);

@@ -75,14 +75,11 @@ void moments_of_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to
         k.rows_moments({x, rows, v.size[2], v.stride[0][1], {1, 1}, mean, low, m2, beyond});
         for (index i = 0; i < rows; ++i) {
             using T = Arith<S>;
-            if (finish<T>(of_count, mean[i], low[i], m2[i], {0, 0}, 1, 1).in_range) {
-                const Pair sum = two_sum(mean[i], low[i]);
-                mean[i] = sum.high;
-                low[i] = sum.low;
-                continue;
+            Range range = {1, 1};
+            if (!finish<T>(of_count, mean[i], low[i], m2[i], {0, 0}, 1, 1).in_range) {
+                range = other_range<T>(m2[i]);
+                k.rows_moments({x + i * v.stride[0][1], 1, v.size[2], 0, range, mean + i, low + i, m2 + i, false});
             }
-            const Range range = other_range<T>(m2[i]);
-            k.rows_moments({x + i * v.stride[0][1], 1, v.size[2], 0, range, mean + i, low + i, m2 + i, false});
             to_true_units(range, mean[i], low[i], m2[i]);
         }
     });
