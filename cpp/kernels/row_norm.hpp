@@ -13,6 +13,7 @@ namespace {
 // row of 16, is as well read across lines as x and y would be.)
 template <class T, bool WEIGHT, bool BIAS>
 struct ByElement {
+    static constexpr bool HAS_WEIGHT = WEIGHT, HAS_BIAS = BIAS;
     const T *weight, *bias;
     bool across;
     template <class S>
@@ -37,6 +38,18 @@ ONEPASS_INLINE void with_affine(const RowsNorm<S>& a, const F& f) {
     if (b) return f([=](index at) ONEPASS_FLAT { return ByElement<T, true, true>{w + at, b + at, across}; });
     if (w) return f([=](index at) ONEPASS_FLAT { return ByElement<T, true, false>{w + at, nullptr, across}; });
     f([=](index) ONEPASS_FLAT { return ByElement<T, false, false>{nullptr, nullptr, across}; });
+}
+
+// f(whether rows are centered, as a constant's type). RMS norm, which is not, has no bias.
+template <bool VALUE>
+struct Constant {
+    static constexpr bool value = VALUE;
+};
+template <class Affine, class S, class F>
+ONEPASS_INLINE auto with_centered(const RowsNorm<S>& a, const F& f) {
+    if constexpr (!Affine::HAS_BIAS)
+        if (!a.centered) return f(Constant<false>());
+    return f(Constant<true>());
 }
 
 template <bool LOW, bool RANGED, class S, class Source, class Affine, class Meanwhile = Nothing>

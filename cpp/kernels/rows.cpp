@@ -32,9 +32,10 @@ template <bool FAR>
 constexpr index STRETCH = FAR ? 128 : 1024;   // columns
 
 template <bool FAR, class S>
+constexpr bool MAY_BAND = !FAR || (NATIVE == 64 && sizeof(S) > 2);
+template <bool FAR, class S>
 ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {
-    return wide(a) &&
-           (!FAR || (a.far && !roomy_first_cache && NATIVE == 64 && sizeof(S) > 2 && a.y_stride % Edge<S>::LINE == 0));
+    return MAY_BAND<FAR, S> && wide(a) && (!FAR || (a.far && !roomy_first_cache && a.y_stride % Edge<S>::LINE == 0));
 }
 
 // Whether moments send for what they read. Where loops have narrower vectors, and what they send for goes straight into the
@@ -178,8 +179,9 @@ template <bool FAR, class S, class AffineOfRow>
 ONEPASS_INLINE Line<Arith<S>> interleave(const RowsNorm<S>& a, bool joined, Edge<S>& edge, const AffineOfRow& affine_of) {
     if constexpr (sizeof(S) == 2)
         if (a.centered && a.cols <= KEPT) return norm_interleaved<FAR, true, true>(a, joined, edge, affine_of);
-    return a.centered ? norm_interleaved<FAR, true, false>(a, joined, edge, affine_of)
-                      : norm_interleaved<FAR, false, false>(a, joined, edge, affine_of);
+    return with_centered<decltype(affine_of(0))>(a, [&](auto centered) ONEPASS_FLAT {
+        return norm_interleaved<FAR, decltype(centered)::value, false>(a, joined, edge, affine_of);
+    });
 }
 
 // Narrow rows are joined side by side. Where rows can be interleaved, wider ones are quicker so, and the sooner the farther
@@ -258,19 +260,21 @@ ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
     Line<Arith<S>> line = {};
     if (sizeof(Arith<S>) == 4 && narrow<FAR>(a)) {
         if constexpr (sizeof(Arith<S>) == 4)
-            row = a.centered ? norm_narrow<FAR, true>(a, joined, edge, affine_of)
-                             : norm_narrow<FAR, false>(a, joined, edge, affine_of);
+            with_centered<decltype(affine_of(0))>(a, [&](auto centered) ONEPASS_FLAT {
+                row = norm_narrow<FAR, decltype(centered)::value>(a, joined, edge, affine_of);
+            });
     } else if (interleaved<FAR>(a)) {
         if constexpr (NATIVE == 64) {
             line = interleave<FAR>(a, joined, edge, affine_of);
             row = known = a.rows - 1;
         }
     } else if (bands<FAR>(a)) {
-        for (; row < a.rows; row += BAND<FAR>) {
-            const index rows = a.rows - row < BAND<FAR> ? a.rows - row : BAND<FAR>;
-            a.beyond && !roomy_first_cache ? norm_band<FAR, !FAR>(a, row, rows, affine_at)
-                                           : norm_band<FAR, false>(a, row, rows, affine_at);
-        }
+        if constexpr (MAY_BAND<FAR, S> && decltype(affine_at(0))::HAS_WEIGHT)
+            for (; row < a.rows; row += BAND<FAR>) {
+                const index rows = a.rows - row < BAND<FAR> ? a.rows - row : BAND<FAR>;
+                a.beyond && !roomy_first_cache ? norm_band<FAR, !FAR>(a, row, rows, affine_at)
+                                               : norm_band<FAR, false>(a, row, rows, affine_at);
+            }
     }
     for (; row < a.rows; ++row) {
         if (row != known) line = x.line(row);

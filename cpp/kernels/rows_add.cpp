@@ -114,7 +114,8 @@ template <bool STREAM, class S, class AffineAt>
 ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
     // Adding once more is quicker than to wait for the line with nothing to write, but where it takes conversions.
     constexpr bool TWICE = !STREAM && sizeof(S) == sizeof(Arith<S>);
-    if constexpr (TWICE)
+    using Affine = decltype(affine_at(0));
+    if constexpr (TWICE && Affine::HAS_WEIGHT)
         if (wide(a)) {
             constexpr index BAND = 128;   // rows
             Line<Arith<S>> lines[BAND];
@@ -126,8 +127,9 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
     index row = 0;
     if constexpr (sizeof(Arith<S>) == 4)
         if (narrow<STREAM>(a))
-            row = a.centered ? norm_narrow<STREAM, true>(a, affine_at, edges)
-                             : norm_narrow<STREAM, false>(a, affine_at, edges);
+            with_centered<Affine>(a, [&](auto centered) ONEPASS_FLAT {
+                row = norm_narrow<STREAM, decltype(centered)::value>(a, affine_at, edges);
+            });
     const bool soon = STREAM && NATIVE == 64 && sent_soon<S>(a.cols);   // (of narrower vectors each line is sent for often)
     for (; row < a.rows; ++row) {
         const bool more = row + 1 < a.rows;
