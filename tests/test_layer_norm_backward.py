@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 import datasets
+import ml_dtypes
 import numpy as np
 import pytest
 import references as ref
@@ -268,6 +269,26 @@ def test_axes_and_strides(norm, shape, axis, dtype):
     for name, w in strided(weight):
         got = norm.backward(dy, x, w, axis=axis, eps=1e-3)
         assert all(np.array_equal(a, b) for a, b in zip(got, want, strict=True)), name
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 64, 28, 28), (7, 33, 49), (3, 700, 221), (40, 300), (5, 1, 90), (1, 16, 16), (2, 2100, 70)],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16], ids=lambda d: d.__name__
+)
+def test_channels_first_has_the_bits_of_channels_last(norm, dtype, shape, each_threads):
+    """Rows whose elements lie apart are turned some at a time, where samples, panels or blocks end."""
+    axis = 1 if len(shape) > 2 else 0
+    dy, x, weight = (a.astype(dtype) for a in problem(np.float32, shape, axis))
+    want_dx, *want = norm.backward(*(np.ascontiguousarray(np.moveaxis(a, axis, -1)) for a in (dy, x)), weight)
+    wider = np.concatenate([x, dy], axis=-1)[..., : shape[-1]]
+    for of_x in (x, wider):
+        dx, *sums = norm.backward(dy, of_x, weight, axis=axis)
+        assert np.moveaxis(dx, axis, -1).tobytes() == want_dx.tobytes()
+        assert [a.tobytes() for a in sums] == [a.tobytes() for a in want]
 
 
 def test_eps_is_the_forward_ones(norm, dtype):

@@ -1,4 +1,5 @@
-// Gradients in the rows view: every contiguous row is a group of its own, and all rows have one weight and one bias.
+// Gradients of rows that are groups of their own and have one weight and one bias: those of the rows view, or the columns
+// of the columns view.
 #pragma once
 
 #include "kernels/kernels.hpp"
@@ -6,7 +7,7 @@
 
 namespace onepass {
 
-// x, dx and dy as operands 0, 1 and 2 of a view of Kind::rows.
+// x, dx and dy as operands 0, 1 and 2 of a view of Kind::rows or Kind::columns.
 template <class S>
 struct RowGradients {
     View view;

@@ -1,0 +1,95 @@
+// A matrix turned:
+//
+//   to[j][i] = from[i][j]
+//
+// square by square of 16-byte vectors, whose rows are interleaved, each with the one half a square further on, as often as
+// it takes for each element to be where it belongs (Eklundh 1972). Bits are moved, whatever they mean.
+#pragma once
+
+#include <cstdint>
+
+#include "plan/view.hpp"
+
+namespace onepass {
+
+template <class E>
+struct Square {
+    static constexpr index SIDE = 16 / index(sizeof(E));
+    typedef E Row __attribute__((vector_size(16)));
+    typedef E Loose __attribute__((vector_size(16), aligned(sizeof(E)), may_alias));
+
+    static Row lower(Row a, Row b) {
+        if constexpr (SIDE == 8) return Row{a[0], b[0], a[1], b[1], a[2], b[2], a[3], b[3]};
+        if constexpr (SIDE == 4) return Row{a[0], b[0], a[1], b[1]};
+        if constexpr (SIDE == 2) return Row{a[0], b[0]};
+    }
+    static Row upper(Row a, Row b) {
+        if constexpr (SIDE == 8) return Row{a[4], b[4], a[5], b[5], a[6], b[6], a[7], b[7]};
+        if constexpr (SIDE == 4) return Row{a[2], b[2], a[3], b[3]};
+        if constexpr (SIDE == 2) return Row{a[1], b[1]};
+    }
+
+    static void turn(const E* from, index from_stride, E* to, index to_stride) {
+        Row rows[SIDE], next[SIDE];
+        for (index i = 0; i < SIDE; ++i) rows[i] = *reinterpret_cast<const Loose*>(from + i * from_stride);
+        for (index step = 1; step < SIDE; step *= 2) {
+            for (index i = 0; i < SIDE / 2; ++i) {
+                next[2 * i] = lower(rows[i], rows[i + SIDE / 2]);
+                next[2 * i + 1] = upper(rows[i], rows[i + SIDE / 2]);
+            }
+            for (index i = 0; i < SIDE; ++i) rows[i] = next[i];
+        }
+        for (index i = 0; i < SIDE; ++i) *reinterpret_cast<Loose*>(to + i * to_stride) = rows[i];
+    }
+};
+
+// A matrix in memory, a row of it `stride` elements behind the other.
+template <class E>
+struct Matrix {
+    E* at;
+    index stride;
+};
+
+// far is rows x cols, and near its columns x rows. What is near lies in a cache, so the way goes along the rows of far: no
+// stream that a processor's own prefetcher follows. So they are sent for, early into the second cache and soon into the
+// first; behind the last of them come the next columns of the first. And so are the lines of near, which are soon read or
+// written by pieces.
+template <bool IN, class E>
+void turn_squares(Matrix<E> far, Matrix<E> near, index rows, index cols) {
+    constexpr index SIDE = Square<E>::SIDE, LINE = 64 / index(sizeof(E)), SQUARES = LINE / SIDE, EARLY = 8 * SIDE;
+    constexpr int TO_READ = 0, TO_WRITE = 1, SECOND = 2, FIRST = 3;   // as __builtin_prefetch has them
+    const auto one = [=](index i, index j) {
+        E &there = far.at[i * far.stride + j], &here = near.at[j * near.stride + i];
+        IN ? here = there : there = here;
+    };
+    index i = 0;
+    for (; i + SIDE <= rows; i += SIDE) {
+        E *there = far.at + i * far.stride, *here = near.at + i;
+        const E *soon = there + SIDE * far.stride,
+                *early = there + (i + EARLY < rows ? EARLY * far.stride : (EARLY - rows) * far.stride + cols),
+                *beside = near.at + i / SIDE % SQUARES * SIDE * near.stride + (i / LINE + 1) * LINE;
+        const auto square = [=](index j) {
+            if (IN)
+                Square<E>::turn(there + j, far.stride, here + j * near.stride, near.stride);
+            else
+                Square<E>::turn(here + j * near.stride, near.stride, there + j, far.stride);
+        };
+        index j = 0;
+        for (; j + LINE <= cols; j += LINE) {
+            for (index k = 0; k < SIDE; ++k) {
+                const index last = k * far.stride + j + LINE - 1;   // its line holds the others, or has been sent for
+                __builtin_prefetch(early + last, IN ? TO_READ : TO_WRITE, SECOND);
+                __builtin_prefetch(soon + last, IN ? TO_READ : TO_WRITE, FIRST);
+                __builtin_prefetch(beside + (j + k) * near.stride, IN ? TO_WRITE : TO_READ, FIRST);
+            }
+            for (index k = 0; k < SQUARES; ++k) square(j + k * SIDE);
+        }
+        for (; j + SIDE <= cols; j += SIDE) square(j);
+        for (; j < cols; ++j)
+            for (index k = i; k < i + SIDE; ++k) one(k, j);
+    }
+    for (; i < rows; ++i)
+        for (index j = 0; j < cols; ++j) one(i, j);
+}
+
+}   // namespace onepass
