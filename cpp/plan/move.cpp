@@ -11,11 +11,14 @@
 #include <cstring>
 
 #include "plan/threads.hpp"
+#include "plan/turn.hpp"
 
 namespace onepass {
 namespace {
 
 constexpr index EDGE = 64;   // bytes of a square's side: a cache line (of two of them four times slower)
+constexpr index EARLY = 4;   // squares
+constexpr int SECOND = 2;    // cache, as __builtin_prefetch has it
 
 struct Axis {
     index size, from, to;
@@ -52,19 +55,29 @@ void copy_row(const char* from, char* to, const Axis along) {
     for (index i = 0; i < along.size; ++i, from += along.from, to += along.to) std::memcpy(to, from, sizeof(E));
 }
 
+// A strip of squares, from one line of `from` each, or less, to as many rows of `to`. The lines lie wherever they do, so
+// they are sent for.
 template <class E>
-void copy_square(const char* from, char* to, const Axis rows, const Axis cols) {
-    constexpr index SIDE = EDGE / index(sizeof(E)), SIZE = index(sizeof(E));
-    if (rows.size == SIDE && cols.size == SIDE && rows.from == SIZE && cols.to == SIZE) {
-        E square[SIDE][SIDE], line[SIDE];
-        for (index j = 0; j < SIDE; ++j) std::memcpy(square[j], from + j * cols.from, EDGE);
-        for (index i = 0; i < SIDE; ++i) {
-            for (index j = 0; j < SIDE; ++j) line[j] = square[j][i];
-            std::memcpy(to + i * rows.to, line, EDGE);
+void copy_strip(const char* from, char* to, const Axis rows, const Axis cols) {
+    constexpr index SIDE = EDGE / index(sizeof(E)), SIZE = index(sizeof(E)), STEP = Square<E>::SIDE;
+    const bool dense = rows.size == SIDE && rows.from == SIZE && cols.to == SIZE;
+    for (index col = 0; col < cols.size; col += SIDE, from += SIDE * cols.from, to += SIDE * cols.to) {
+        const index n = std::min(SIDE, cols.size - col);
+        if (!dense || n < SIDE) {
+            for (index i = 0; i < rows.size; ++i)
+                copy_row<E>(from + i * rows.from, to + i * rows.to, {n, cols.from, cols.to});
+            continue;
         }
-        return;
+        E square[SIDE][SIDE];
+        for (index j = 0; j < SIDE; ++j) {
+            std::memcpy(square[j], from + j * cols.from, EDGE);
+            __builtin_prefetch(from + (EARLY * SIDE + j) * cols.from, 0, SECOND);
+            __builtin_prefetch(to + j * rows.to + EARLY * EDGE, 1, SECOND);
+        }
+        for (index i = 0; i < SIDE; i += STEP)
+            for (index j = 0; j < SIDE; j += STEP)
+                Square<E>::turn(&square[j][i], EDGE, to + i * rows.to + j * SIZE, rows.to);
     }
-    for (index i = 0; i < rows.size; ++i) copy_row<E>(from + i * rows.from, to + i * rows.to, cols);
 }
 
 template <class E>
@@ -98,10 +111,7 @@ void move_as(const Move& m) {
                 outer /= a.size;
             }
             if (!transposed) return copy_row<E>(from, to, cols);
-            const index n = std::min(SIDE, rows.size - row);
-            for (index j = 0; j < cols.size; j += SIDE)
-                copy_square<E>(from + j * cols.from, to + j * cols.to, {n, rows.from, rows.to},
-                               {std::min(SIDE, cols.size - j), cols.from, cols.to});
+            copy_strip<E>(from, to, {std::min(SIDE, rows.size - row), rows.from, rows.to}, cols);
         });
     });
 }

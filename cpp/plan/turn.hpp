@@ -16,7 +16,7 @@ template <class E>
 struct Square {
     static constexpr index SIDE = 16 / index(sizeof(E));
     typedef E Row __attribute__((vector_size(16)));
-    typedef E Loose __attribute__((vector_size(16), aligned(sizeof(E)), may_alias));
+    typedef E Loose __attribute__((vector_size(16), aligned(1), may_alias));
 
     static Row lower(Row a, Row b) {
         if constexpr (SIDE == 8) return Row{a[0], b[0], a[1], b[1], a[2], b[2], a[3], b[3]};
@@ -29,9 +29,12 @@ struct Square {
         if constexpr (SIDE == 2) return Row{a[1], b[1]};
     }
 
-    static void turn(const E* from, index from_stride, E* to, index to_stride) {
+    // Strides in bytes.
+    static void turn(const void* from, index from_stride, void* to, index to_stride) {
+        const char* source = static_cast<const char*>(from);
+        char* result = static_cast<char*>(to);
         Row rows[SIDE], next[SIDE];
-        for (index i = 0; i < SIDE; ++i) rows[i] = *reinterpret_cast<const Loose*>(from + i * from_stride);
+        for (index i = 0; i < SIDE; ++i) rows[i] = *reinterpret_cast<const Loose*>(source + i * from_stride);
         for (index step = 1; step < SIDE; step *= 2) {
             for (index i = 0; i < SIDE / 2; ++i) {
                 next[2 * i] = lower(rows[i], rows[i + SIDE / 2]);
@@ -39,7 +42,7 @@ struct Square {
             }
             for (index i = 0; i < SIDE; ++i) rows[i] = next[i];
         }
-        for (index i = 0; i < SIDE; ++i) *reinterpret_cast<Loose*>(to + i * to_stride) = rows[i];
+        for (index i = 0; i < SIDE; ++i) *reinterpret_cast<Loose*>(result + i * to_stride) = rows[i];
     }
 };
 
@@ -69,10 +72,11 @@ void turn_squares(Matrix<E> far, Matrix<E> near, index rows, index cols) {
                 *early = there + (i + EARLY < rows ? EARLY * far.stride : (EARLY - rows) * far.stride + cols),
                 *beside = near.at + i / SIDE % SQUARES * SIDE * near.stride + (i / LINE + 1) * LINE;
         const auto square = [=](index j) {
+            constexpr index SIZE = index(sizeof(E));
             if (IN)
-                Square<E>::turn(there + j, far.stride, here + j * near.stride, near.stride);
+                Square<E>::turn(there + j, far.stride * SIZE, here + j * near.stride, near.stride * SIZE);
             else
-                Square<E>::turn(here + j * near.stride, near.stride, there + j, far.stride);
+                Square<E>::turn(here + j * near.stride, near.stride * SIZE, there + j, far.stride * SIZE);
         };
         index j = 0;
         for (; j + LINE <= cols; j += LINE) {
