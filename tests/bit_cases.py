@@ -116,6 +116,13 @@ def instance_norm(axis=1, masked=False):
     return run
 
 
+def rows_as_channels(x, out):
+    """Each row is a channel of one sample, and all have one weight and one bias."""
+    weight, bias = np.full(len(x), 1.5, x.dtype), np.full(len(x), 0.25, x.dtype)
+    out = out if out is None else out[None]
+    return tuple(of[0] for of in op.instance_norm(x[None], weight, bias, axis=1, out=out, return_stats=True))
+
+
 def gradient(function, *groups, axis=1, masked=False, inference=False):
     """dx, dweight and dbias of a norm of channels."""
 

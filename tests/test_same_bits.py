@@ -9,7 +9,7 @@ import inspect
 import ml_dtypes
 import numpy as np
 import pytest
-from bit_cases import CASES, assert_same, data, expected, layer_norm, rms_norm
+from bit_cases import CASES, assert_same, data, expected, layer_norm, rms_norm, rows_as_channels
 
 import onepass as op
 
@@ -144,12 +144,14 @@ def moments(x, out):
 
 
 @pytest.mark.parametrize(
-    "run", [layer_norm(), rms_norm(), moments], ids=["layer_norm", "rms_norm", "moments"]
+    "run",
+    [layer_norm(), rms_norm(), moments, rows_as_channels],
+    ids=["layer_norm", "rms_norm", "moments", "instance_norm"],
 )
 @every_type
 def test_narrow_rows_side_by_side(run, dtype, each_isa):
     """Those that are finished together have the bits of each alone, and so have their statistics."""
-    for d in (15, 16, 17, 31, 64, 100, 128, 255, 256, 511, 600):
+    for d in (1, 2, 5, 15, 16, 17, 31, 64, 100, 128, 255, 256, 511, 600):
         x = narrow_rows(39, d, dtype)
         together = run(x, None)
         for row in range(len(x)):
@@ -162,7 +164,7 @@ def test_narrow_rows_side_by_side(run, dtype, each_isa):
 @every_type
 def test_gradients_of_narrow_rows_side_by_side(norm, dtype, each_isa):
     """In blocks of enough rows they are finished together; in a call of a few, each is alone."""
-    for d in (15, 16, 17, 31, 64, 100, 128, 192, 255):
+    for d in (1, 3, 15, 16, 17, 31, 64, 100, 128, 192, 255):
         x, weight, dy = narrow_rows(600, d, dtype), np.full(d, 1.5, dtype), np.ones((600, d)) / 3
         dy[::2] = x[::-2]
         dy[33] = 2.0**125  # The row's sums overflow.

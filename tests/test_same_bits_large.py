@@ -18,6 +18,7 @@ from bit_cases import (
     layer_norm,
     moments,
     rms_norm,
+    rows_as_channels,
     rows_gradient,
 )
 from call import DTYPES
@@ -73,25 +74,28 @@ def test_results_larger_than_the_caches(case):
 
 # Rows of less than a cache line and more, with and without whole lines of their own.
 SHORT = [
+    ("float32", 5),
     ("float32", 16),
     ("float32", 37),
     ("float32", 48),
+    ("float16", 7),
     ("float16", 19),
     ("bfloat16", 64),
     ("bfloat16", 128),
 ]
 
 
-@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "add_layer_norm"])
+@pytest.mark.parametrize(
+    "run",
+    [layer_norm(), rms_norm(), add_norm(op.add_layer_norm), rows_as_channels],
+    ids=["layer_norm", "rms_norm", "add_layer_norm", "instance_norm"],
+)
 @pytest.mark.parametrize(("dtype", "cols"), SHORT, ids=lambda value: str(value))
-def test_short_rows_larger_than_the_caches(name, dtype, cols):
+def test_short_rows_larger_than_the_caches(run, dtype, cols):
     """They are gathered, and streamed line by line: into whatever place, and not beyond it."""
     dtype = DTYPES[dtype]
     rows, guard = (40 << 20) // (cols * dtype.itemsize) + 5, 70
     x = np.random.default_rng(3).standard_normal((rows, cols), np.float32).astype(dtype)
-    run = {"layer_norm": layer_norm(), "rms_norm": rms_norm(), "add_layer_norm": add_norm(op.add_layer_norm)}[
-        name
-    ]
     pieces = [run(part, None) for part in np.array_split(x, 40)]  # which are not streamed
     want = [np.concatenate(of) for of in zip(*pieces, strict=True)]
     memory = np.empty(x.size + 2 * guard, dtype)

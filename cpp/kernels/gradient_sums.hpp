@@ -10,12 +10,13 @@
 namespace onepass::ONEPASS_ISA {
 namespace {
 
-// Narrow rows are joined side by side, c1 and c2 as well (but where conversions are most of the work).
+// Narrow rows are joined side by side, c1 and c2 as well (but where conversions are most of the work; nor those that the
+// narrowest vectors read as well alone).
 template <class S>
 ONEPASS_INLINE bool narrow(const RowsBackward<S>& a) {
     if (sizeof(Arith<S>) > 4 || (NATIVE < 64 && sizeof(S) == 2)) return false;
     const index most = sizeof(S) == 2 ? 2048 : NATIVE == 64 && a.far ? 1024 : 1536;   // bytes
-    return a.rows >= SIDE && a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= most;
+    return a.rows >= SIDE && (NATIVE > 16 || a.cols >= LANES<float>) && a.cols * index(sizeof(S)) <= most;
 }
 
 // Which readings send for a later row: both, where dx is streamed, if arithmetic does not take longer than memory. (Wide

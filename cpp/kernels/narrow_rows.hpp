@@ -35,8 +35,7 @@ struct Joined {
         return {count, pivot[i], m.mean, m.m2};
     }
 };
-// Those of rows of LANES elements at least and a block at most, row(i) for i in 0..SIDE; sums_of(i, pivot) is what the
-// lanes of one have.
+// Those of rows of a block at most, row(i) for i in 0..SIDE; sums_of(i, pivot) is what the lanes of one have.
 template <bool CENTERED, class Row, class SumsOf>
 ONEPASS_INLINE void join_beside(index cols, const Row& row, const SumsOf& sums_of, Joined& joined) {
     Sums<Vec<float>> rows[SIDE];
@@ -99,6 +98,11 @@ ONEPASS_INLINE void narrow_lines(const RowsNorm<S>& a, index first, const Source
 // few whole lines of y. (The narrowest vectors leave less of a row beside them, and have more to copy.)
 template <class S>
 constexpr bool GATHERS = NATIVE > 16 || sizeof(S) == 2;
+// Whether SIDE rows have the lines that this takes.
+template <class S>
+ONEPASS_INLINE bool fill_lines(index cols) {
+    return cols * SIDE >= 2 * Edge<S>::LINE;
+}
 template <class S>
 class Gathered {
     static constexpr index LINE = Edge<S>::LINE, BYTES = GATHERED_ROW * SIDE + 2 * PACK;
@@ -108,8 +112,13 @@ class Gathered {
     index foreign_;   // and are not ours
 
   public:
-    ONEPASS_INLINE explicit Gathered(S* y)
-        : y_(y - reinterpret_cast<std::uintptr_t>(y) % PACK / sizeof(S)), past_(y - y_), foreign_(past_) {}
+    const bool gathers;   // or rows are written where they belong
+
+    ONEPASS_INLINE Gathered(S* y, bool gathers)
+        : y_(y - reinterpret_cast<std::uintptr_t>(y) % PACK / sizeof(S)),
+          past_(y - y_),
+          foreign_(past_),
+          gathers(gathers) {}
     ONEPASS_INLINE S* row(index i, index cols) { return lines_ + past_ + i * cols; }
     // n elements of SIDE rows, more than a line of them, but for what does not fill a line.
     ONEPASS_INLINE void stream(index n) {
@@ -126,6 +135,7 @@ class Gathered {
     }
     // What is left: the edge's, if the next row is joined.
     ONEPASS_INLINE void finish(Edge<S>& edge, bool joined) {
+        if (!gathers) return;
         edge.waiting = joined && past_ > 0;
         if (edge.waiting)
             __builtin_memcpy(edge.line, lines_, PACK);
@@ -133,6 +143,23 @@ class Gathered {
             for (index i = 0; i < past_; ++i) y_[i] = lines_[i];
     }
 };
+
+// SIDE rows from `row` on but the first `done`, as source_of(row) has them and affine_of(row) goes on. FAR: streamed.
+template <bool FAR, class S, class SourceOf, class AffineOf>
+ONEPASS_INLINE void write_narrow(const RowsNorm<S>& a, index row, const Line<float> (&lines)[SIDE],
+                                 const SourceOf& source_of, const AffineOf& affine_of, Gathered<S>& gathered, bool joined,
+                                 Edge<S>& edge, index done = 0) {
+    if (FAR && GATHERS<S> && gathered.gathers) {
+        for (index i = 0; i < SIDE; ++i)
+            apply_row(source_of(row + i), gathered.row(i, a.cols), a.cols, lines[i], affine_of(row + i), false, false,
+                      edge);
+        gathered.stream(SIDE * a.cols);
+    } else {
+        for (index i = done; i < SIDE; ++i)
+            apply_row(source_of(row + i), a.y + (row + i) * a.y_stride, a.cols, lines[i], affine_of(row + i), FAR,
+                      joined && row + i + 1 < a.rows, edge);
+    }
+}
 
 }   // namespace
 }   // namespace onepass::ONEPASS_ISA

@@ -208,7 +208,7 @@ ONEPASS_INLINE index narrow_row(const RowsNorm<S>& a) {   // bytes
 }
 template <bool FAR, class S>
 ONEPASS_INLINE bool narrow(const RowsNorm<S>& a) {
-    return a.rows >= SIDE && a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= narrow_row<FAR>(a);
+    return a.rows >= SIDE && fill_lines<S>(a.cols) && a.cols * index(sizeof(S)) <= narrow_row<FAR>(a);
 }
 
 template <bool SENT, bool CENTERED, bool FAR, class S>
@@ -223,28 +223,19 @@ template <bool FAR, bool CENTERED, class S, class AffineOfRow>
 __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, bool joined, Edge<S>& edge, AffineOfRow affine_of) {
     const RowsNorm<S> a = given;   // which no store to y changes
     const Reader<S, FAR> reader = {a};
-    const bool gathers = FAR && GATHERS<S> && a.across;
-    Gathered<S> gathered(a.y);
+    const auto source_of = [&](index i) ONEPASS_FLAT { return Plain<S>{a.x + i * a.x_stride}; };
+    Gathered<S> gathered(a.y, FAR && GATHERS<S> && a.across);
     index row = 0;
     for (; row + SIDE <= a.rows; row += SIDE) {
         Line<Arith<S>> lines[SIDE];
         sends<FAR>(a) ? lines_of_narrow<true, CENTERED>(reader, row, lines)
                       : lines_of_narrow<false, CENTERED>(reader, row, lines);
-        if (gathers) {
-            for (index i = 0; i < SIDE; ++i)
-                apply_row(Plain<S>{a.x + (row + i) * a.x_stride}, gathered.row(i, a.cols), a.cols, lines[i],
-                          affine_of(row + i), false, false, edge);
-            gathered.stream(SIDE * a.cols);
-            continue;
-        }
-        index i = 0;
-        if (in_pairs<FAR>(a))
-            while (i < SIDE && try_two(a, row + i, 0, a.cols, lines + i, affine_of(row + i))) i += 2;
-        for (; i < SIDE; ++i)
-            apply_row(Plain<S>{a.x + (row + i) * a.x_stride}, a.y + (row + i) * a.y_stride, a.cols, lines[i],
-                      affine_of(row + i), FAR, joined && row + i + 1 < a.rows, edge);
+        index done = 0;
+        if (in_pairs<FAR>(a))   // (which streamed rows are not)
+            while (done < SIDE && try_two(a, row + done, 0, a.cols, lines + done, affine_of(row + done))) done += 2;
+        write_narrow<FAR>(a, row, lines, source_of, affine_of, gathered, joined, edge, done);
     }
-    if (gathers) gathered.finish(edge, joined && row < a.rows);
+    gathered.finish(edge, joined && row < a.rows);
     return row;
 }
 

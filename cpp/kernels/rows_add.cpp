@@ -61,7 +61,7 @@ ONEPASS_INLINE index narrow_row(bool far) {   // bytes
 }
 template <bool STREAM, class S>
 ONEPASS_INLINE bool narrow(const RowsNorm<S>& a) {
-    return a.rows >= SIDE && a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= narrow_row<STREAM, S>(a.far);
+    return a.rows >= SIDE && fill_lines<S>(a.cols) && a.cols * index(sizeof(S)) <= narrow_row<STREAM, S>(a.far);
 }
 
 // All but the last rows, fewer than SIDE; the result is the first of them.
@@ -79,8 +79,8 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const Affi
         else
             return Plain<S>{a.sum + i * a.sum_stride};
     };
-    const bool gathers = STREAM && GATHERS<S> && a.across;
-    Gathered<S> gathered(a.y);
+    const auto affine_of = [=](index) ONEPASS_FLAT { return affine_at(0); };
+    Gathered<S> gathered(a.y, STREAM && GATHERS<S> && a.across);
     // Rows that all lie end to end are summed as one.
     const bool end_to_end = a.x_stride == a.cols && a.residual_stride == a.cols && a.sum_stride == a.cols && room == a.cols;
     const index at_once = end_to_end ? index(SIDE) : 1;
@@ -94,18 +94,9 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const Affi
         }
         Line<float> lines[SIDE];
         narrow_lines<CENTERED>(a, row, sum_of, lines);
-        if (gathers) {
-            for (index i = row; i < row + SIDE; ++i)
-                apply_row(sum_of(i), gathered.row(i - row, a.cols), a.cols, lines[i - row], affine_at(0), false, false,
-                          edges.y);
-            gathered.stream(SIDE * a.cols);
-        } else {
-            for (index i = row; i < row + SIDE; ++i)
-                apply_row(sum_of(i), a.y + i * a.y_stride, a.cols, lines[i - row], affine_at(0), STREAM,
-                          edges.joined && i + 1 < a.rows, edges.y);
-        }
+        write_narrow<STREAM>(a, row, lines, sum_of, affine_of, gathered, edges.joined, edges.y);
     }
-    if (gathers) gathered.finish(edges.y, edges.joined && row < a.rows);
+    gathered.finish(edges.y, edges.joined && row < a.rows);
     return row;
 }
 

@@ -23,6 +23,47 @@ struct ByRow {
     }
 };
 
+// (Sent for twice: moments are quicker than memory, so that some of what is sent for is lost.)
+template <bool FAR, class S>
+ONEPASS_INLINE auto reading(const Plain<S>& x) {
+    return sending<FAR>(x, Shares<S, 1, 2, Way::both>{{x.x + BEHIND<S>, x.x + 2 * BEHIND<S>}, 0, {x.x, x.x}});
+}
+
+// Weight and bias of segment i of a row.
+template <bool FAR, class S>
+ONEPASS_INLINE ByRow<Arith<S>> channel_of(const RowsNorm<S>& a, index segments, index row, index i) {
+    using T = Arith<S>;
+    const RowAffine<T>& of = a.affine;
+    const index channel = (of.first + row) % of.period * segments + i;
+    return {of.weight ? of.weight[channel] : T(1), of.bias ? of.bias[channel] : T(0), short_row<S>(of.segment, FAR)};
+}
+
+// Rows that are narrow enough to be joined side by side, the wider the longer they compute: what is joined takes room in
+// the first cache, which memory needs as well.
+template <bool FAR, class S>
+ONEPASS_INLINE bool narrow(const RowsNorm<S>& a) {
+    const index most = NATIVE == 16 || sizeof(S) == 2 ? 4096 : FAR ? 1280 : 2048;   // bytes
+    return a.rows >= SIDE && fill_lines<S>(a.cols) && a.cols * index(sizeof(S)) <= most;
+}
+
+// Narrow rows that are a segment each, all but the last, fewer than SIDE; the result is the first of them.
+template <bool FAR, class S>
+__attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, bool joined, Edge<S>& edge) {
+    const RowsNorm<S> a = given;   // which no store to y changes
+    const auto source_of = [&](index i) ONEPASS_FLAT { return Plain<S>{a.x + i * a.x_stride}; };
+    const auto affine_of = [&](index i) ONEPASS_FLAT { return channel_of<FAR>(a, 1, i, 0); };
+    Gathered<S> gathered(a.y, FAR && GATHERS<S> && a.across);
+    index row = 0;
+    for (; row + SIDE <= a.rows; row += SIDE) {
+        Line<float> lines[SIDE];
+        const auto reading_of = [&](index i) ONEPASS_FLAT { return reading<FAR>(source_of(i)); };
+        narrow_lines<true>(a, row, reading_of, lines);
+        write_narrow<FAR>(a, row, lines, source_of, affine_of, gathered, joined, edge);
+    }
+    gathered.finish(edge, joined && row < a.rows);
+    return row;
+}
+
 // A weight and a bias for every segment of a row. It is read twice: from a cache; or, where results are streamed, from FAR
 // away, and both readings send for all of a later row (rows.cpp says why), one of them twice as far as the other: straight
 // the second, in two steps the first, as it was quicker.
@@ -33,7 +74,10 @@ ONEPASS_INLINE void norm_segments(const RowsNorm<S>& a) {
     const index segments = a.cols / of.segment;
     const bool joined = rows_join<S>(FAR, a.cols, a.y_stride) && of.segment >= 2 * Edge<S>::LINE;
     Edge<S> edge;
-    for (index row = 0; row < a.rows; ++row) {
+    index row = 0;
+    if constexpr (sizeof(T) == 4)
+        if (segments == 1 && narrow<FAR>(a)) row = norm_narrow<FAR>(a, joined, edge);
+    for (; row < a.rows; ++row) {
         const S* x = a.x + row * a.x_stride;
         const index ahead = a.ahead * a.x_stride;
         const S *next = x + ahead, *farther = x + 2 * ahead;
@@ -41,13 +85,12 @@ ONEPASS_INLINE void norm_segments(const RowsNorm<S>& a) {
             sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::both>{{roomy_first_cache ? next : farther}, 0, {x}});
         const Line<T> line = row_line<true>(a, first, row);
         for (index i = 0; i < segments; ++i) {
-            const index from = i * of.segment, channel = (of.first + row) % of.period * segments + i;
-            const ByRow<T> affine = {of.weight ? of.weight[channel] : T(1), of.bias ? of.bias[channel] : T(0),
-                                     short_row<S>(of.segment, FAR)};
+            const index from = i * of.segment;
             const bool more = row + 1 < a.rows || i + 1 < segments;
             const auto second =
                 sending<FAR>(Plain<S>{x + from}, Shares<S, 1, 1, Way::half>{{roomy_first_cache ? farther : next}, from});
-            apply_row(second, a.y + row * a.y_stride + from, of.segment, line, affine, FAR, joined && more, edge);
+            apply_row(second, a.y + row * a.y_stride + from, of.segment, line, channel_of<FAR>(a, segments, row, i), FAR,
+                      joined && more, edge);
         }
     }
     if (FAR) stream_fence();
@@ -56,12 +99,6 @@ ONEPASS_INLINE void norm_segments(const RowsNorm<S>& a) {
 template <class S>
 void rows_norm_segments(const RowsNorm<S>& a) {
     a.stream ? norm_segments<true>(a) : norm_segments<false>(a);
-}
-
-// (Sent for twice: moments are quicker than memory, so that some of what is sent for is lost.)
-template <bool FAR, class S>
-ONEPASS_INLINE auto reading(const Plain<S>& x) {
-    return sending<FAR>(x, Shares<S, 1, 2, Way::both>{{x.x + BEHIND<S>, x.x + 2 * BEHIND<S>}, 0, {x.x, x.x}});
 }
 
 template <class S>
@@ -74,7 +111,7 @@ ONEPASS_INLINE void put_moments(const RowsMoments<S>& a, index row, const Moment
 // (From memory, wider rows leave no time for that.)
 template <bool FAR, class S>
 ONEPASS_INLINE bool narrow(const RowsMoments<S>& a) {
-    return a.cols >= LANES<float> && a.cols * index(sizeof(S)) <= (FAR ? 1024 : 2048);
+    return a.cols * index(sizeof(S)) <= (FAR ? 1024 : 2048);
 }
 
 // All but the last rows, fewer than SIDE; the result is the first of them.
