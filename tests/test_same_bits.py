@@ -176,6 +176,23 @@ def test_gradients_of_narrow_rows_side_by_side(norm, dtype, each_isa):
             assert_same_numbers(norm(dy[few], x[few], weight)[0], together[few], (d, row))
 
 
+@every_type
+def test_gradients_of_short_channels_side_by_side(dtype, each_isa):
+    for d in (1, 3, 9, 16, 17, 33, 49, 63, 64, 65):
+        x = narrow_rows(39, d, dtype)[None]
+        dy, weight = np.ones_like(x) / dtype(3), np.full(39, 1.5, dtype)
+        dy[0, ::2] = x[0, ::-2]
+        x[0, 7, d // 2] = 1000  # Its pivot is astray, or the one of what is left.
+        together = op.instance_norm_backward(dy, x, weight, axis=1)
+        for channel in range(39):
+            one = np.s_[channel : channel + 1]
+            alone = op.instance_norm_backward(dy[:, one], x[:, one], weight[one], axis=1)
+            for got, want in zip(
+                alone, (together[0][:, one], together[1][one], together[2][one]), strict=True
+            ):
+                assert_same_numbers(got, want, (d, channel))
+
+
 @pytest.mark.parametrize("norm", [op.layer_norm_backward, op.rms_norm_backward])
 @every_type
 def test_gradients_of_rows_in_pairs(norm, dtype, each_isa):

@@ -16,7 +16,7 @@
 // Invariant: a row is seen as a matrix of FOLD columns, so rows and columns take the same path, and which elements meet in
 // which order depends on the shape alone.
 #include "kernels/ahead.hpp"
-#include "kernels/row_moments.hpp"
+#include "kernels/narrow_rows.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {
@@ -223,15 +223,31 @@ void columns_comoments(const Comoments<S>& a) {
     if (finish_sums(to, a.cols, T(a.rows))) settle<RANGED>(a);
 }
 
+// A row's sums, as double, become its moments, and what is kept of it.
+template <class S>
+ONEPASS_INLINE Moments put_row(const Comoments<S>& a, index row, Arith<S> pivot, double low, double m2, double sum,
+                               double product, double of_count) {
+    using T = Arith<S>;
+    const double count = double(a.cols);
+    const Moments m = from_sums(low, m2, count, of_count);
+    a.pivot[row] = pivot;
+    a.low[row] = T(m.mean);
+    a.m2[row] = T(m.m2);
+    a.sum[row] = T(sum);
+    a.product[row] = T(product - sum * m.mean);
+    return {count, double(pivot), m.mean, m.m2};
+}
+
+// The rows from..to, one by one.
 template <bool RANGED, class S>
-void rows_comoments(const Comoments<S>& a) {
+__attribute__((noinline)) void rows_alone(const Comoments<S>& a, index from, index end) {
     using T = Arith<S>;
     const index full = a.cols / FOLD, rest = a.cols % FOLD;
     alignas(PACK) T sums[5][FOLD], before[FOLD], after[FOLD];
     const Places<T> to = {sums[0], sums[1], sums[2], sums[3], sums[4]};
     const Later<S> later = {a.far, a.x + a.left, a.jump};
-    const double count = double(a.cols);
-    for (index row = 0; row < a.rows; ++row) {
+    const double of_count = 1.0 / double(a.cols);
+    for (index row = from; row < end; ++row) {
         const S *x = a.x + row * a.stride, *dy = a.dy + row * a.stride;
         for (int j = 0; RANGED && j < FOLD; ++j) {
             before[j] = a.before[row];
@@ -245,14 +261,7 @@ void rows_comoments(const Comoments<S>& a) {
             const auto total = [](const T* of) ONEPASS_FLAT {
                 return double(sum_columns<T>(FOLD, [of](index i) ONEPASS_FLAT { return load(of + i); }));
             };
-            const Moments m = from_sums(total(to.low), total(to.m2), count, 1.0 / count);
-            const double sum = total(to.sum);
-            a.pivot[row] = pivot;
-            a.low[row] = T(m.mean);
-            a.m2[row] = T(m.m2);
-            a.sum[row] = T(sum);
-            a.product[row] = T(total(to.product) - sum * m.mean);
-            return Moments{count, double(pivot), m.mean, m.m2};
+            return put_row(a, row, pivot, total(to.low), total(to.m2), total(to.sum), total(to.product), of_count);
         };
         T pivot = choose_pivot<T>(Plain<S>{x}, a.cols, RANGED ? before[0] : T(1));
         for (int tries = 0; tries < 2; ++tries) {
@@ -261,6 +270,66 @@ void rows_comoments(const Comoments<S>& a) {
             pivot = T(m.mean + m.low / (RANGED ? double(after[0]) : 1.0));
         }
     }
+}
+
+// Rows of one fold are joined side by side (narrow_rows.hpp says why), but those whose pivots are astray. The result is the
+// first of the last ones, fewer than SIDE.
+template <class S>
+__attribute__((noinline)) index join_rows(const Comoments<S>& a) {
+    const Later<S> later = {a.far, a.x + a.left, a.jump};
+    const double of_count = 1.0 / double(a.cols);
+    const Vec<float> one = hidden_one<float>();
+    index row = 0;
+    for (; row + SIDE <= a.rows; row += SIDE) {
+        Vec<float> rows[4][SIDE];
+        float pivot[SIDE], sums[4][SIDE];
+        for (int i = 0; i < SIDE; ++i) {
+            const S *x = a.x + (row + i) * a.stride, *dy = a.dy + (row + i) * a.stride;
+            pivot[i] = choose_pivot<float>(Plain<S>{x}, a.cols, 1.0F);
+            const Vec<float> about = splat(pivot[i]);
+            Vec<float> lanes[4][PARTS] = {};
+            const auto add = [&](index at, int j, auto in, const auto& kept) ONEPASS_FLAT {
+                const Part<float> part = part_of<float>(kept(minus(load(x + at, in), about, one)), load(dy + at, in));
+                lanes[0][j] = lanes[0][j] + part.low;
+                lanes[1][j] = lanes[1][j] + part.m2;
+                lanes[2][j] = lanes[2][j] + part.sum;
+                lanes[3][j] = lanes[3][j] + part.product;
+            };
+            for (index pack = 0; pack < a.cols; pack += LANES<float>)
+#pragma GCC unroll 4
+                for (int j = 0; j < PARTS; ++j) {
+                    const index at = pack + j * WIDTH<float>, left = a.cols - at;
+                    if (left <= 0) break;
+                    if (later.far) {
+                        const index sent = later.from(x, at);
+                        send(x + sent, x + at, WIDTH<float>);
+                        send(dy + sent, dy + at, WIDTH<float>);
+                    }
+                    if (left >= WIDTH<float>)
+                        add(at, j, All{}, [](Vec<float> d) ONEPASS_FLAT { return d; });
+                    else
+                        add(at, j, First{left}, [=](Vec<float> d) ONEPASS_FLAT { return keep(d, left); });
+                }
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; ++k) rows[k][beside(i)] = fold_parts(lanes[k], Plus());
+        }
+        for (int k = 0; k < 4; ++k) store(sums[k], fold_beside(rows[k], Plus()));
+        std::int32_t lost[SIDE];
+        for (int i = 0; i < SIDE; ++i)
+            lost[i] = astray(put_row(a, row + i, pivot[i], double(sums[0][i]), double(sums[1][i]), double(sums[2][i]),
+                                     double(sums[3][i]), of_count));
+        for (int i = 0; i < SIDE; ++i)
+            if (__builtin_expect(lost[i], 0)) rows_alone<false>(a, row + i, row + i + 1);
+    }
+    return row;
+}
+
+template <bool RANGED, class S>
+void rows_comoments(const Comoments<S>& a) {
+    index row = 0;
+    if constexpr (!RANGED && sizeof(Arith<S>) == 4)
+        if (a.cols <= FOLD) row = join_rows(a);
+    rows_alone<RANGED>(a, row, a.rows);
 }
 
 template <class S>
