@@ -143,10 +143,15 @@ def moments(x, out):
     return of_rows.mean, of_rows.m2
 
 
+def min_max_scale(x, out):
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (op.min_max_scale(x, axis=-1),)
+
+
 @pytest.mark.parametrize(
     "run",
-    [layer_norm(), rms_norm(), moments, rows_as_channels],
-    ids=["layer_norm", "rms_norm", "moments", "instance_norm"],
+    [layer_norm(), rms_norm(), moments, rows_as_channels, min_max_scale],
+    ids=["layer_norm", "rms_norm", "moments", "instance_norm", "min_max_scale"],
 )
 @every_type
 def test_narrow_rows_side_by_side(run, dtype, each_isa):

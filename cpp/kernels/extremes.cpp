@@ -13,6 +13,7 @@
 #include "kernels/moments.hpp"
 #include "kernels/write.hpp"
 #include "simd/half.hpp"
+#include "simd/halves.hpp"
 #include "simd/order.hpp"
 
 namespace onepass::ONEPASS_ISA {
@@ -28,35 +29,70 @@ ONEPASS_INLINE Vec<T> filled(Vec<T> v, Vec<T> rest, First lanes) {
     return blend(v, rest, lanes.n);
 }
 
-// The instructions lose NaN in one of their arguments, and which one they are given is a matter of order. So it is caught
-// apart: v - v is 0, or NaN for NaN and for infinities.
+// What the lanes of a vector have of a row. The instructions lose NaN in one of their arguments, and which one they are
+// given is a matter of order. So it is caught apart: v - v is 0, or NaN for NaN and for infinities.
+template <class T>
+struct LaneExtremes {
+    Vec<T> least, greatest, bad;
+};
+template <bool FAR, class S>
+ONEPASS_INLINE LaneExtremes<Arith<S>> lanes_of(const S* x, index cols) {
+    using T = Arith<S>;
+    const Shares<S, 1, FAR, Way::straight> later = {{x + BEHIND<S>}};
+    const Vec<T> first = splat(element(x));
+    Vec<T> min[HELD] = {first, first, first, first}, max[HELD] = {first, first, first, first}, bad[HELD] = {};
+    const auto take = [&](int k, Vec<T> v) ONEPASS_FLAT {
+        min[k] = lesser(v, min[k]);
+        max[k] = greater(v, max[k]);
+        bad[k] = bad[k] + (v - v);
+    };
+    index i = 0;
+    for (; i + HELD * WIDTH<T> <= cols; i += HELD * WIDTH<T>)
+#pragma GCC unroll 4
+        for (int k = 0; k < HELD; ++k) {
+            later.at(i + k * WIDTH<T>);
+            take(k, load(x + i + k * WIDTH<T>));
+        }
+    each_vector<T>(cols - i,
+                   [&](index j, auto lanes) ONEPASS_FLAT { take(0, filled(load(x + i + j, lanes), first, lanes)); });
+    return {lesser(lesser(min[0], min[1]), lesser(min[2], min[3])),
+            greater(greater(max[0], max[1]), greater(max[2], max[3])), (bad[0] + bad[1]) + (bad[2] + bad[3])};
+}
+
+// As many rows at once as a vector has lanes: joined side by side, until each lane has those of a row. The result is the
+// first of the last ones, which are fewer.
+template <bool FAR, class S>
+ONEPASS_INLINE index join_rows(const Extremes<S>& a) {
+    constexpr int SIDE = WIDTH<float>;
+    const auto lower = [](Vec<float> x, Vec<float> y, int) ONEPASS_FLAT { return lesser(x, y); };
+    const auto upper = [](Vec<float> x, Vec<float> y, int) ONEPASS_FLAT { return greater(x, y); };
+    const auto sum = [](Vec<float> x, Vec<float> y, int) ONEPASS_FLAT { return x + y; };
+    index row = 0;
+    for (; row + SIDE <= a.rows; row += SIDE) {
+        Vec<float> least[SIDE], greatest[SIDE], bad[SIDE];
+        for (int i = 0; i < SIDE; ++i) {
+            const LaneExtremes<float> of = lanes_of<FAR>(a.x + (row + i) * a.stride, a.cols);
+            least[beside(i)] = of.least;
+            greatest[beside(i)] = of.greatest;
+            bad[beside(i)] = of.bad;
+        }
+        const Vec<float> nan = fold_beside(bad, sum);   // or 0
+        if (a.min) store(a.min + row, fold_beside(least, lower) + nan);
+        if (a.max) store(a.max + row, fold_beside(greatest, upper) + nan);
+    }
+    return row;
+}
+
 template <bool FAR, class S>
 ONEPASS_INLINE void extremes_of_rows(const Extremes<S>& a) {
     using T = Arith<S>;
-    for (index row = 0; row < a.rows; ++row) {
-        const S* x = a.x + row * a.stride;
-        const Shares<S, 1, FAR, Way::straight> later = {{x + BEHIND<S>}};
-        const Vec<T> first = splat(element(x));
-        Vec<T> min[HELD] = {first, first, first, first}, max[HELD] = {first, first, first, first}, bad[HELD] = {};
-        const auto take = [&](int k, Vec<T> v) ONEPASS_FLAT {
-            min[k] = lesser(v, min[k]);
-            max[k] = greater(v, max[k]);
-            bad[k] = bad[k] + (v - v);
-        };
-        index i = 0;
-        for (; i + HELD * WIDTH<T> <= a.cols; i += HELD * WIDTH<T>)
-#pragma GCC unroll 4
-            for (int k = 0; k < HELD; ++k) {
-                later.at(i + k * WIDTH<T>);
-                take(k, load(x + i + k * WIDTH<T>));
-            }
-        each_vector<T>(a.cols - i,
-                       [&](index j, auto lanes) ONEPASS_FLAT { take(0, filled(load(x + i + j, lanes), first, lanes)); });
-        const bool finite = !any_nan((bad[0] + bad[1]) + (bad[2] + bad[3]));
-        const Vec<T> least = lesser(lesser(min[0], min[1]), lesser(min[2], min[3]));
-        const Vec<T> greatest = greater(greater(max[0], max[1]), greater(max[2], max[3]));
-        if (a.min) a.min[row] = finite ? least_lane(least) : T(__builtin_nan(""));
-        if (a.max) a.max[row] = finite ? -least_lane(Vec<T>{-greatest.v}) : T(__builtin_nan(""));
+    index row = 0;
+    if constexpr (sizeof(T) == 4) row = join_rows<FAR>(a);
+    for (; row < a.rows; ++row) {
+        const LaneExtremes<T> of = lanes_of<FAR>(a.x + row * a.stride, a.cols);
+        const bool finite = !any_nan(of.bad);
+        if (a.min) a.min[row] = finite ? least_lane(of.least) : T(__builtin_nan(""));
+        if (a.max) a.max[row] = finite ? -least_lane(Vec<T>{-of.greatest.v}) : T(__builtin_nan(""));
     }
 }
 
