@@ -280,9 +280,10 @@ def test_axes_and_strides(norm, shape, axis, dtype):
     "dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16], ids=lambda d: d.__name__
 )
 def test_channels_first_has_the_bits_of_channels_last(norm, dtype, shape, each_threads):
-    """Rows whose elements lie apart are turned some at a time, where samples, panels or blocks end."""
+    """Rows whose elements lie apart are turned some at a time, where samples, panels or blocks end; ranged ones as well."""
     axis = 1 if len(shape) > 2 else 0
     dy, x, weight = (a.astype(dtype) for a in problem(np.float32, shape, axis))
+    x[..., 5::11] *= dtype(64 if dtype is np.float16 else 2.0**66)
     want_dx, *want = norm.backward(*(np.ascontiguousarray(np.moveaxis(a, axis, -1)) for a in (dy, x)), weight)
     wider = np.concatenate([x, dy], axis=-1)[..., : shape[-1]]
     for of_x in (x, wider):

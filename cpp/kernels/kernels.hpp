@@ -85,7 +85,7 @@ struct RowsNorm {
 };
 
 // The gradients of a norm of contiguous rows. What rows add to the weight's and the bias's is added to dweight and dbias,
-// an element a column (RMS norm, not centered, has no dbias).
+// an element a column (RMS norm, not centered, has no dbias). dx may be x.
 template <class S>
 struct RowsBackward {
     const S *x, *dy;

@@ -33,8 +33,8 @@ struct Sums {
     T* dbias(index block) const { return centered ? dweight(block) + stride : nullptr; }
 };
 
-// Some rows whose elements lie apart, brought side by side: those of one thread, which its second cache holds. (They are
-// not whole pages apart: those fill one set of the first cache.)
+// x and dy of some rows whose elements lie apart, brought side by side: those of one thread, which its second cache holds.
+// (They are not whole pages apart: such rows lie in few sets of the first cache.)
 template <class S>
 class Panel {
     static constexpr index LINE = index(Scratch::LINE / sizeof(S)), BYTES = 512 << 10;
@@ -95,6 +95,8 @@ void add_block(const RowGradients<S>& p, const Sums<Arith<S>>& sums, index block
             const index cols = v.size[1];
             panel.fill(0, p.x + offset(0), v.stride[0][1], cols, run);
             panel.fill(1, p.dy + offset(2), v.stride[2][1], cols, run);
+            // dx over x: each element of a row is read before it is written, and a third array would not leave as much
+            // room.
             add(panel.array(0), panel.array(1), panel.array(0), run, cols, panel.stride(), panel.stride(), panel.stride());
             panel.empty(0, p.dx + offset(1), v.stride[1][1], cols, run);
         } else {
