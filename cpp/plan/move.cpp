@@ -59,7 +59,7 @@ void copy_row(const char* from, char* to, const Axis along) {
 // they are sent for.
 template <class E>
 void copy_strip(const char* from, char* to, const Axis rows, const Axis cols) {
-    constexpr index SIDE = EDGE / index(sizeof(E)), SIZE = index(sizeof(E)), STEP = Square<E>::SIDE;
+    constexpr index SIDE = EDGE / index(sizeof(E)), SIZE = index(sizeof(E)), STEP = Square<sizeof(E)>::SIDE;
     const bool dense = rows.size == SIDE && rows.from == SIZE && cols.to == SIZE;
     for (index col = 0; col < cols.size; col += SIDE, from += SIDE * cols.from, to += SIDE * cols.to) {
         const index n = std::min(SIDE, cols.size - col);
@@ -76,7 +76,7 @@ void copy_strip(const char* from, char* to, const Axis rows, const Axis cols) {
         }
         for (index i = 0; i < SIDE; i += STEP)
             for (index j = 0; j < SIDE; j += STEP)
-                Square<E>::turn(&square[j][i], EDGE, to + i * rows.to + j * SIZE, rows.to);
+                Square<sizeof(E)>::turn(&square[j][i], EDGE, to + i * rows.to + j * SIZE, rows.to);
     }
 }
 

@@ -4,7 +4,6 @@
 #include "plan/rows_backward.hpp"
 
 #include <algorithm>
-#include <type_traits>
 
 #include "dispatch/dispatch.hpp"
 #include "plan/beside.hpp"
@@ -38,8 +37,6 @@ struct Sums {
 template <class S>
 class Panel {
     static constexpr index LINE = index(Scratch::LINE / sizeof(S)), BYTES = 512 << 10;
-    using Bits =
-        std::conditional_t<sizeof(S) == 2, std::uint16_t, std::conditional_t<sizeof(S) == 4, std::uint32_t, std::uint64_t>>;
 
   public:
     Panel(index cols, index block) : stride_((cols + LINE - 1) / LINE * LINE + LINE) {
@@ -55,14 +52,13 @@ class Panel {
 
     // From or to columns of an array whose rows lie `stride` apart.
     void fill(int operand, const S* from, index stride, index cols, index rows) const {
-        turn_squares<true>(bits(const_cast<S*>(from), stride), bits(array(operand), stride_), cols, rows);
+        turn_squares<true>(Matrix<const S>{from, stride}, Matrix<S>{array(operand), stride_}, cols, rows);
     }
     void empty(int operand, S* to, index stride, index cols, index rows) const {
-        turn_squares<false>(bits(to, stride), bits(array(operand), stride_), cols, rows);
+        turn_squares<false>(Matrix<S>{to, stride}, Matrix<S>{array(operand), stride_}, cols, rows);
     }
 
   private:
-    static Matrix<Bits> bits(S* at, index stride) { return {reinterpret_cast<Bits*>(at), stride}; }
     index stride_, rows_;
     S* x_ = nullptr;
 };

@@ -7,16 +7,19 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "plan/view.hpp"
 
 namespace onepass {
 
-template <class E>
+// Of elements of so many bytes.
+template <int SIZE>
 struct Square {
-    static constexpr index SIDE = 16 / index(sizeof(E));
-    typedef E Row __attribute__((vector_size(16)));
-    typedef E Loose __attribute__((vector_size(16), aligned(1), may_alias));
+    static constexpr index SIDE = 16 / SIZE;
+    using Bits = std::conditional_t<SIZE == 2, std::uint16_t, std::conditional_t<SIZE == 4, std::uint32_t, std::uint64_t>>;
+    typedef Bits Row __attribute__((vector_size(16)));
+    typedef Bits Loose __attribute__((vector_size(16), aligned(1), may_alias));
 
     static Row lower(Row a, Row b) {
         if constexpr (SIDE == 8) return Row{a[0], b[0], a[1], b[1], a[2], b[2], a[3], b[3]};
@@ -57,26 +60,32 @@ struct Matrix {
 // stream that a processor's own prefetcher follows. So they are sent for, early into the second cache and soon into the
 // first; behind the last of them come the next columns of the first. And so are the lines of near, which are soon read or
 // written by pieces.
-template <bool IN, class E>
-void turn_squares(Matrix<E> far, Matrix<E> near, index rows, index cols) {
-    constexpr index SIDE = Square<E>::SIDE, LINE = 64 / index(sizeof(E)), SQUARES = LINE / SIDE, EARLY = 8 * SIDE;
+template <bool IN, class Far, class Near>
+void turn_squares(Matrix<Far> far, Matrix<Near> near, index rows, index cols) {
+    using Squares = Square<sizeof(Near)>;
+    constexpr index SIDE = Squares::SIDE, LINE = 64 / index(sizeof(Near)), SQUARES = LINE / SIDE, EARLY = 8 * SIDE;
     constexpr int TO_READ = 0, TO_WRITE = 1, SECOND = 2, FIRST = 3;   // as __builtin_prefetch has them
     const auto one = [=](index i, index j) {
-        E &there = far.at[i * far.stride + j], &here = near.at[j * near.stride + i];
-        IN ? here = there : there = here;
+        Far& there = far.at[i * far.stride + j];
+        Near& here = near.at[j * near.stride + i];
+        if constexpr (IN)
+            here = there;
+        else
+            there = here;
     };
     index i = 0;
     for (; i + SIDE <= rows; i += SIDE) {
-        E *there = far.at + i * far.stride, *here = near.at + i;
-        const E *soon = there + SIDE * far.stride,
-                *early = there + (i + EARLY < rows ? EARLY * far.stride : (EARLY - rows) * far.stride + cols),
-                *beside = near.at + i / SIDE % SQUARES * SIDE * near.stride + (i / LINE + 1) * LINE;
+        Far* there = far.at + i * far.stride;
+        Near* here = near.at + i;
+        const Far *soon = there + SIDE * far.stride,
+                  *early = there + (i + EARLY < rows ? EARLY * far.stride : (EARLY - rows) * far.stride + cols);
+        const Near* beside = near.at + i / SIDE % SQUARES * SIDE * near.stride + (i / LINE + 1) * LINE;
         const auto square = [=](index j) {
-            constexpr index SIZE = index(sizeof(E));
-            if (IN)
-                Square<E>::turn(there + j, far.stride * SIZE, here + j * near.stride, near.stride * SIZE);
+            constexpr index SIZE = index(sizeof(Near));
+            if constexpr (IN)
+                Squares::turn(there + j, far.stride * SIZE, here + j * near.stride, near.stride * SIZE);
             else
-                Square<E>::turn(here + j * near.stride, near.stride * SIZE, there + j, far.stride * SIZE);
+                Squares::turn(here + j * near.stride, near.stride * SIZE, there + j, far.stride * SIZE);
         };
         index j = 0;
         for (; j + LINE <= cols; j += LINE) {
