@@ -51,6 +51,17 @@ ONEPASS_INLINE Part<T> operator+(const Part<T>& a, const Part<T>& b) {
     return {a.low + b.low, a.m2 + b.m2, a.sum + b.sum, a.product + b.product};
 }
 
+template <int OF_EACH>
+ONEPASS_INLINE Part<float> lower_halves(const Part<float>& a, const Part<float>& b) {
+    return {lower_halves<OF_EACH>(a.low, b.low), lower_halves<OF_EACH>(a.m2, b.m2), lower_halves<OF_EACH>(a.sum, b.sum),
+            lower_halves<OF_EACH>(a.product, b.product)};
+}
+template <int OF_EACH>
+ONEPASS_INLINE Part<float> upper_halves(const Part<float>& a, const Part<float>& b) {
+    return {upper_halves<OF_EACH>(a.low, b.low), upper_halves<OF_EACH>(a.m2, b.m2), upper_halves<OF_EACH>(a.sum, b.sum),
+            upper_halves<OF_EACH>(a.product, b.product)};
+}
+
 // Of one element, x - pivot and dy.
 template <class T>
 ONEPASS_INLINE Part<T> part_of(Vec<T> d, Vec<T> e) {
@@ -281,19 +292,16 @@ __attribute__((noinline)) index join_rows(const Comoments<S>& a) {
     const Vec<float> one = hidden_one<float>();
     index row = 0;
     for (; row + SIDE <= a.rows; row += SIDE) {
-        Vec<float> rows[4][SIDE];
-        float pivot[SIDE], sums[4][SIDE];
+        Part<float> rows[SIDE];
+        float pivot[SIDE], low[SIDE], m2[SIDE], sum[SIDE], product[SIDE];
         for (int i = 0; i < SIDE; ++i) {
             const S *x = a.x + (row + i) * a.stride, *dy = a.dy + (row + i) * a.stride;
             pivot[i] = choose_pivot<float>(Plain<S>{x}, a.cols, 1.0F);
             const Vec<float> about = splat(pivot[i]);
-            Vec<float> lanes[4][PARTS] = {};
+            Part<float> lanes[PARTS] = {};
             const auto add = [&](index at, int j, auto in, const auto& kept) ONEPASS_FLAT {
-                const Part<float> part = part_of<float>(kept(minus(load(x + at, in), about, one)), load(dy + at, in));
-                lanes[0][j] = lanes[0][j] + part.low;
-                lanes[1][j] = lanes[1][j] + part.m2;
-                lanes[2][j] = lanes[2][j] + part.sum;
-                lanes[3][j] = lanes[3][j] + part.product;
+                const Vec<float> d = kept(minus(load(x + at, in), about, one));
+                lanes[j] = lanes[j] + part_of<float>(d, load(dy + at, in));
             };
             for (index pack = 0; pack < a.cols; pack += LANES<float>)
 #pragma GCC unroll 4
@@ -310,14 +318,13 @@ __attribute__((noinline)) index join_rows(const Comoments<S>& a) {
                     else
                         add(at, j, First{left}, [=](Vec<float> d) ONEPASS_FLAT { return keep(d, left); });
                 }
-#pragma GCC unroll 4
-            for (int k = 0; k < 4; ++k) rows[k][beside(i)] = fold_parts(lanes[k], Plus());
+            rows[beside(i)] = fold_parts(lanes, Plus());
         }
-        for (int k = 0; k < 4; ++k) store(sums[k], fold_beside(rows[k], Plus()));
+        store_part(Places<float>{nullptr, low, m2, sum, product}, 0, fold_beside(rows, Plus()), All{});
         std::int32_t lost[SIDE];
         for (int i = 0; i < SIDE; ++i)
-            lost[i] = astray(put_row(a, row + i, pivot[i], double(sums[0][i]), double(sums[1][i]), double(sums[2][i]),
-                                     double(sums[3][i]), of_count));
+            lost[i] = astray(
+                put_row(a, row + i, pivot[i], double(low[i]), double(m2[i]), double(sum[i]), double(product[i]), of_count));
         for (int i = 0; i < SIDE; ++i)
             if (__builtin_expect(lost[i], 0)) rows_alone<false>(a, row + i, row + i + 1);
     }
