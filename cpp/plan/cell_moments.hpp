@@ -24,12 +24,13 @@ constexpr index MERGED = 64;    // cells that are merged together
 struct CellShape {
     index samples, channels, span;
     bool channels_last;
-    index folds;          // narrow rows that are seen as one
-    index width;          // columns of a folded row
-    index rows, rest;     // folded rows, and the rows left over
-    index blocks, last;   // blocks of rows, or of a span, and what the last one holds
-    index pieces;         // of a cell
-    index cell_rows;      // samples; 1 where a cell reaches across them
+    index folds;           // narrow rows that are seen as one
+    index width;           // columns of a folded row
+    index rows, rest;      // folded rows, and the rows left over
+    index blocks, last;    // blocks of rows, or of a span, and what the last one holds
+    index pieces;          // of a cell
+    index cell_rows;       // samples; 1 where a cell reaches across them
+    index strips, strip;   // cells that lie side by side in all arrays: those of a row, or all where each is of one piece
 
     template <class S>
     explicit CellShape(const Cells<S>& p)
@@ -44,6 +45,8 @@ struct CellShape {
         last = rows - (blocks - 1) * longest;
         pieces = blocks * folds + (rest ? 1 : 0);
         cell_rows = p.across ? 1 : samples;
+        strips = pieces == 1 && cell_rows == samples ? 1 : cell_rows;
+        strip = cells() / strips;
     }
 
     index cells() const { return cell_rows * channels; }
@@ -58,14 +61,14 @@ struct CellShape {
     // Whether of all a cell's pieces only those of its last block hold less than the first.
     bool alike(index of_cell) const { return pieces == 1 || (of_cell == pieces && rest == 0); }
 
-    // f(sample, block, channel, n) for this member's share, in the order of memory: runs of n neighbouring channels, or
-    // where each has several blocks, one of them.
+    // f(sample, block, channel, n) for this member's share, in the order of memory: runs of n neighbouring channels, those
+    // of the next samples with them if these are joined, or where each has several blocks, one of them.
     template <class F>
-    void each_run(const Team& team, index blocks_of_each, const F& f) const {
+    void each_run(const Team& team, index blocks_of_each, bool joined, const F& f) const {
         const index all = samples * channels * blocks_of_each, to = team.to(all);
         for (index i = team.from(all); i < to;) {
             const index cell = i / blocks_of_each, channel = cell % channels;
-            const index n = blocks_of_each == 1 ? std::min(channels - channel, to - i) : 1;
+            const index n = blocks_of_each > 1 ? 1 : joined ? to - i : std::min(channels - channel, to - i);
             f(cell / channels, i % blocks_of_each, channel, n);
             i += n;
         }
@@ -103,7 +106,7 @@ class CellMoments {
     void take(const Team& team, bool ranged) const {
         shape.channels_last ? take_columns(team, ranged) : take_spans(team, ranged);
         team.barrier();
-        team.each(shape.cell_rows * ceil_div(shape.channels, MERGED), [&](index task) { merge_cells(task, ranged); });
+        team.each(shape.strips * ceil_div(shape.strip, MERGED), [&](index task) { merge_cells(task, ranged); });
     }
 
     const CellShape shape;
@@ -118,7 +121,8 @@ class CellMoments {
 
     void take_spans(const Team& team, bool ranged) const {
         const bool by_element = p.weighing.by_element;
-        shape.each_run(team, shape.blocks, [&](index sample, index block, index channel, index cells) {
+        const bool joined = !weighted && !ranged && p.x_sample == p.channels * p.span;
+        shape.each_run(team, shape.blocks, joined, [&](index sample, index block, index channel, index cells) {
             const index from = block * PIECE, n = block + 1 < shape.blocks ? PIECE : shape.last;
             const index at = sample * p.x_sample + channel * p.span + from;
             const index to = (sample * shape.pieces + block) * p.channels + channel;
@@ -192,10 +196,10 @@ class CellMoments {
     }
 
     void merge_cells(index task, bool ranged) const {
-        const index tiles = ceil_div(p.channels, MERGED), row = task / tiles, channel = task % tiles * MERGED;
-        const index n = std::min(MERGED, p.channels - channel), pieces = p.across ? p.samples * shape.pieces : shape.pieces;
-        const index first = row * shape.pieces * p.channels + channel, cell = row * p.channels + channel;
-        const T* after = ranged ? after_ + row * shape.width + channel : nullptr;
+        const index tiles = ceil_div(shape.strip, MERGED), row = task / tiles, from = task % tiles * MERGED;
+        const index n = std::min(MERGED, shape.strip - from), pieces = p.across ? p.samples * shape.pieces : shape.pieces;
+        const index first = row * shape.pieces * p.channels + from, cell = row * p.channels + from;
+        const T* after = ranged ? after_ + row * shape.width + from : nullptr;
         if (weighted) {
             merge_moments<true>(weighted_.pivot, weighted_.low, weighted_.m2, first, pieces, n, after, cell);
         } else if (shape.alike(pieces)) {

@@ -27,7 +27,7 @@ class CellSolver {
         : p(problem),
           k(kernels),
           stream_(stream),
-          single_(p.dy && p.y && p.members == 1 && !p.weighing && !p.given_mean && !p.moments.mean),
+          alike_(p.dy && p.y && !p.weighing && !p.given_mean && !p.moments.mean),
           of_(problem, kernels, stream),
           shape_(of_.shape) {}
 
@@ -46,8 +46,10 @@ class CellSolver {
         for (const bool ranged : {false, true}) {
             of_.take(team, ranged);
             // (What a member has merged it finishes itself, where nothing else belongs to it.)
-            if (single_) {
-                team.each(shape_.cell_rows * ceil_div(p.channels, MERGED), [&](index task) { finish_cells(task, ranged); });
+            if (alike_) {
+                if (p.members > 1) team.barrier();
+                const index tiles = ceil_div(shape_.strip / p.members, MERGED);
+                team.each(shape_.strips * tiles, [&](index task) { finish_alike(task, ranged); });
             } else {
                 team.barrier();
                 team.each(shape_.cell_rows * (p.channels / p.members), [&](index group) { finish_group(group, ranged); });
@@ -113,55 +115,91 @@ class CellSolver {
         if (p.count) p.count[number] = m.count;
     }
 
-    // The same for neighbouring cells, each of them a group of its own and of as many elements, in vectors.
-    void finish_cells(index task, bool ranged) {
-        const index tiles = ceil_div(p.channels, MERGED), row = task / tiles, channel = task % tiles * MERGED;
-        const index cell = row * p.channels + channel, line = row * shape_.width + channel,
-                    n = std::min(MERGED, p.channels - channel);
-        const double count = of_.count[cell];
-        Lines<T> at = at_;
-        for (T** array : {&at.mean, &at.low, &at.scale, &at.before, &at.after}) *array += line;
-        if (!ranged) at.before = at.after = nullptr;
-        double scale[MERGED];
-        if (!k.finish_groups({n, count, of_.mean + cell, of_.low + cell, of_.m2 + cell, p.how, at,
-                              p.mean ? p.mean + cell : nullptr, p.rstd ? p.rstd + cell : nullptr, scale})) {
-            for (index i = 0; i < n; ++i) finish_group(cell + i, ranged);
+    // The same for neighbouring groups, all of as many elements, in vectors.
+    void finish_alike(index task, bool ranged) {
+        const index m = p.members, of_strip = shape_.strip / m, tiles = ceil_div(of_strip, MERGED), row = task / tiles,
+                    from = task % tiles * MERGED, n = std::min(MERGED, of_strip - from);
+        const index cell = row * p.channels + from * m, line = row * shape_.width + from * m;
+        const double held = of_.count[cell], count = held * double(m);
+        T lines[5][MERGED], shift[MERGED], slope[MERGED];
+        double merged[3][MERGED], scale[MERGED];
+        Lines<T> at = {lines[0], lines[1], lines[2], nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+        if (ranged) {
+            at.before = lines[3];
+            at.after = lines[4];
+            for (index i = 0; i < n; ++i) at.before[i] = at_.before[line + i * m];
+            for (index i = 0; i < n; ++i) at.after[i] = at_.after[line + i * m];
+        }
+        const double *mean = of_.mean + cell, *low = of_.low + cell, *m2 = of_.m2 + cell;
+        if (m > 1) {
+            k.merge_moments({mean, low, m2, m, 1, n, m, held, held, at.after, merged[0], merged[1], merged[2]});
+            mean = merged[0];
+            low = merged[1];
+            m2 = merged[2];
+        }
+        if (!k.finish_groups({n, count, mean, low, m2, p.how, at, p.mean ? p.mean + cell / m : nullptr,
+                              p.rstd ? p.rstd + cell / m : nullptr, scale})) {
+            for (index i = 0; i < n; ++i) finish_group(cell / m + i, ranged);
             return;
         }
-        T shift[MERGED], slope[MERGED];
+        double sums[2][MERGED];
         const double *sum = of_.sum + cell, *product = of_.product + cell;
+        if (m > 1) {
+            for (index i = 0; i < n; ++i)
+                sum_cells(cell + i * m, line + i * m, mean[i], low[i], scale[i], sums[0][i], sums[1][i]);
+            sum = sums[0];
+            product = sums[1];
+        }
         for (index i = 0; i < n; ++i) shift[i] = T(sum[i] / count);
         for (index i = 0; i < n; ++i) slope[i] = T(product[i] * scale[i] * scale[i] / count);
-        for (index i = 0; i < n; ++i) of_.product[cell + i] *= scale[i];
-        for (index i = 0; p.weight && i < n; ++i) at.scale[i] = T(scale[i] * double(p.weight[channel + i]));
-        std::copy_n(shift, n, shift_ + line);
-        std::copy_n(slope, n, slope_ + line);
-        for (index fold = 1; fold < shape_.folds; ++fold)
-            for (T* array : {at_.mean, at_.low, at_.scale, shift_, slope_})
-                std::copy_n(array + line, n, array + line + fold * p.channels);
+        if (m == 1) {
+            for (index i = 0; i < n; ++i) of_.product[cell + i] *= scale[i];
+            for (index i = 0, run = 0; p.weight && i < n; i += run) {
+                const index channel = (from + i) % p.channels;
+                run = std::min(n - i, p.channels - channel);
+                for (index j = 0; j < run; ++j) at.scale[i + j] = T(scale[i + j] * double(p.weight[channel + j]));
+            }
+        }
+        const auto spread = [&](const T* of, T* to) {
+            for (index fold = 0; fold < shape_.folds; ++fold, to += p.channels)
+                if (m == 1)
+                    std::copy_n(of, n, to + line);
+                else
+                    for (index i = 0; i < n; ++i) std::fill_n(to + line + i * m, m, of[i]);
+        };
+        spread(at.mean, at_.mean);
+        spread(at.low, at_.low);
+        spread(at.scale, at_.scale);
+        spread(shift, shift_);
+        spread(slope, slope_);
         if (std::any_of(at.low, at.low + n, [](T low) { return low != 0; })) any_low_.store(true);
+    }
+
+    // B and A of a group of several cells, whose means differ from its own, and their parts of dweight.
+    void sum_cells(index cell, index line, double mean, double low, double scale, double& b, double& a) const {
+        const double after = double(at_.after[line]);
+        const T* weight = p.members > 1 && p.weight ? p.weight + line % shape_.width : nullptr;
+        b = a = 0.0;
+        for (index i = 0; i < p.members; ++i) {
+            const double d = (of_.mean[cell + i] - mean) * after + (of_.low[cell + i] - low);
+            const double sum = of_.sum[cell + i], about = of_.product[cell + i] + sum * d,
+                         w = weight ? double(weight[i]) : 1;
+            b += w * sum;
+            a += w * about;
+            of_.product[cell + i] = about * scale;
+        }
     }
 
     // The parameters of a group's cells, and what each of them adds to dweight and dbias.
     void put_line(index cell, index line, const Moments& m, const Finished& f) {
         const index n = p.members;
-        const double after = double(at_.after[line]);
         double b = 0.0, a = 0.0;
         if (p.dy && n == 1 && !p.given_mean) {
             b = of_.sum[cell];
             a = of_.product[cell];
             of_.product[cell] *= f.scale;
         } else if (p.dy) {
-            for (index i = 0; i < n; ++i) {
-                // Of a cell whose mean differs from the group's.
-                const double mean = p.given_mean ? f.mean : m.mean, low = p.given_mean ? 0.0 : m.low;
-                const double d = (of_.mean[cell + i] - mean) * after + (of_.low[cell + i] - low);
-                const double about = of_.product[cell + i] + of_.sum[cell + i] * d;
-                const double weight = n == 1 || !p.weight ? 1.0 : double(p.weight[(line + i) % shape_.width]);
-                b += weight * of_.sum[cell + i];
-                a += weight * about;
-                of_.product[cell + i] = about * f.scale;
-            }
+            sum_cells(cell, line, p.given_mean ? f.mean : m.mean, p.given_mean ? 0.0 : m.low, f.scale, b, a);
         }
         const double gain = n == 1 && p.dy && p.weight ? f.scale * double(p.weight[line % shape_.width]) : f.scale;
         for (index fold = 0; fold < shape_.folds; ++fold)
@@ -248,7 +286,7 @@ class CellSolver {
     }
 
     void apply_rows(const Team& team) const {
-        shape_.each_run(team, 1, [&](index sample, index, index channel, index cells) {
+        shape_.each_run(team, 1, false, [&](index sample, index, index channel, index cells) {
             const index at = sample * p.x_sample + channel * p.span;
             const index line = shape_.cell_row(sample) * shape_.width + channel;
             if (!p.dy)
@@ -296,7 +334,7 @@ class CellSolver {
     const Cells<S>& p;
     const Kernels<S>& k;
     const bool stream_;
-    const bool single_;   // each cell is a group, and all hold as much
+    const bool alike_;   // all groups hold as much
     CellMoments<S> of_;
     const CellShape& shape_;
     Lines<T> at_ = {};
