@@ -63,10 +63,8 @@ ONEPASS_INLINE LaneExtremes<Arith<S>> lanes_of(const S* x, index cols) {
 // first of the last ones, which are fewer.
 template <bool FAR, class S>
 ONEPASS_INLINE index join_rows(const Extremes<S>& a) {
-    constexpr int SIDE = WIDTH<float>;
     const auto lower = [](Vec<float> x, Vec<float> y, int) ONEPASS_FLAT { return lesser(x, y); };
     const auto upper = [](Vec<float> x, Vec<float> y, int) ONEPASS_FLAT { return greater(x, y); };
-    const auto sum = [](Vec<float> x, Vec<float> y, int) ONEPASS_FLAT { return x + y; };
     index row = 0;
     for (; row + SIDE <= a.rows; row += SIDE) {
         Vec<float> least[SIDE], greatest[SIDE], bad[SIDE];
@@ -76,7 +74,7 @@ ONEPASS_INLINE index join_rows(const Extremes<S>& a) {
             greatest[beside(i)] = of.greatest;
             bad[beside(i)] = of.bad;
         }
-        const Vec<float> nan = fold_beside(bad, sum);   // or 0
+        const Vec<float> nan = fold_beside(bad, Plus());   // or 0
         if (a.min) store(a.min + row, fold_beside(least, lower) + nan);
         if (a.max) store(a.max + row, fold_beside(greatest, upper) + nan);
     }

@@ -13,196 +13,12 @@
 //   product = sum(dy (x - p)) - (mean - p) sum(dy)
 //
 // A second sweep writes dx (groups_backward_apply.cpp).
-// Invariant: a row is seen as a matrix of FOLD columns, so rows and columns take the same path, and which elements meet in
-// which order depends on the shape alone.
-#include "kernels/ahead.hpp"
-#include "kernels/narrow_rows.hpp"
+// Invariant: rows that are joined have the bits of rows alone, and either those of a matrix's columns (comoments.hpp).
+#include "kernels/comoments.hpp"
+#include "kernels/row_moments.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {
-
-constexpr int FOLD = 64;   // columns that a row becomes
-
-// Where the sums of each column stand: those of x - pivot, of its square, of dy and of dy (x - pivot). What they become
-// stands there as well: the mean, less the pivot, and M2, sum and product.
-template <class T>
-struct Places {
-    T *pivot, *low, *m2, *sum, *product;
-    ONEPASS_INLINE Places at(index j) const { return {pivot + j, low + j, m2 + j, sum + j, product + j}; }
-};
-
-template <class T>
-struct Part {
-    Vec<T> low, m2, sum, product;
-};
-template <class T, class Lanes>
-ONEPASS_INLINE Part<T> load_part(const Places<T>& of, index j, Lanes lanes) {
-    return {load(of.low + j, lanes), load(of.m2 + j, lanes), load(of.sum + j, lanes), load(of.product + j, lanes)};
-}
-template <class T, class Lanes>
-ONEPASS_INLINE void store_part(const Places<T>& to, index j, const Part<T>& part, Lanes lanes) {
-    store(to.low + j, part.low, lanes);
-    store(to.m2 + j, part.m2, lanes);
-    store(to.sum + j, part.sum, lanes);
-    store(to.product + j, part.product, lanes);
-}
-template <class T>
-ONEPASS_INLINE Part<T> operator+(const Part<T>& a, const Part<T>& b) {
-    return {a.low + b.low, a.m2 + b.m2, a.sum + b.sum, a.product + b.product};
-}
-
-template <int OF_EACH>
-ONEPASS_INLINE Part<float> lower_halves(const Part<float>& a, const Part<float>& b) {
-    return {lower_halves<OF_EACH>(a.low, b.low), lower_halves<OF_EACH>(a.m2, b.m2), lower_halves<OF_EACH>(a.sum, b.sum),
-            lower_halves<OF_EACH>(a.product, b.product)};
-}
-template <int OF_EACH>
-ONEPASS_INLINE Part<float> upper_halves(const Part<float>& a, const Part<float>& b) {
-    return {upper_halves<OF_EACH>(a.low, b.low), upper_halves<OF_EACH>(a.m2, b.m2), upper_halves<OF_EACH>(a.sum, b.sum),
-            upper_halves<OF_EACH>(a.product, b.product)};
-}
-
-// Of one element, x - pivot and dy.
-template <class T>
-ONEPASS_INLINE Part<T> part_of(Vec<T> d, Vec<T> e) {
-    return {d, d * d, e, e * d};
-}
-template <bool WHOLE, class T, class S, class Value, class Lanes>
-ONEPASS_INLINE Part<T> part_of(const S* dy, index stride, index rows, const Value& value, Lanes lanes) {
-    Part<T> part = {};
-    if constexpr (WHOLE) {
-        Vec<T> d[CHUNK], e[CHUNK];
-#pragma GCC unroll 8
-        for (int i = 0; i < CHUNK; ++i) {
-            d[i] = value(i);
-            e[i] = load(dy + i * stride, lanes);
-        }
-        part.low = sum8(d);
-        part.sum = sum8(e);
-#pragma GCC unroll 8
-        for (int i = 0; i < CHUNK; ++i) {
-            e[i] = e[i] * d[i];
-            d[i] = d[i] * d[i];
-        }
-        part.m2 = sum8(d);
-        part.product = sum8(e);
-    } else {
-        for (index i = 0; i < rows; ++i) part = part + part_of<T>(value(i), load(dy + i * stride, lanes));
-    }
-    return part;
-}
-
-// What is sent for while x is read, if x comes from `far` away: what lies BEHIND it, and from `end` on `jump` further on.
-template <class S>
-struct Later {
-    bool far;
-    const S* end;
-    index jump;
-    // How far from x, where i is read.
-    ONEPASS_INLINE index from(const S* x, index i) const {
-        const index at = i + BEHIND<S>;
-        return x + at < end ? at : at + jump;
-    }
-};
-
-// Adds `rows` <= CHUNK rows of all columns. Lines are read whole: of rows that are pages apart sixteen lie in one set of
-// the first-level cache, and what is left of them would be gone when its turn came. FOLDED: these are the columns of a
-// folded row.
-template <bool WHOLE, bool RANGED, bool FOLDED, class S>
-ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows, index cols, const Arith<S>* before,
-                              const Arith<S>* after, Places<Arith<S>> to, Later<S> later) {
-    using T = Arith<S>;
-    const Vec<T> one = hidden_one<T>();
-    Ahead<S, CHUNK * WIDTH<T>> next_x(x + CHUNK * stride, stride, cols), next_dy(dy + CHUNK * stride, stride, cols);
-    each_vector<T>(FOLDED ? 0 : to_line(x), cols, [&](index j, auto lanes) ONEPASS_FLAT {
-        if (FOLDED && later.far) {
-            const index n = WHOLE ? CHUNK : rows, at = later.from(x, j * n);
-            send(x + at, x + j * n, n * WIDTH<T>);
-            send(dy + at, dy + j * n, n * WIDTH<T>);
-        } else if (WHOLE && later.far) {   // in two steps: of x and dy, a chunk is more than a roomy cache holds, too
-            next_x.template step<SECOND>();
-            next_dy.template step<SECOND>();
-#pragma GCC unroll 8
-            for (int i = 0; i < CHUNK; ++i) {
-                send_soon(x + i * stride + j);
-                send_soon(dy + i * stride + j);
-            }
-        }
-        const Vec<T> pivot = load(to.pivot + j, lanes);
-        const auto value = [&](index i) ONEPASS_FLAT {
-            const Vec<T> v = load(x + i * stride + j, lanes);
-            if constexpr (RANGED) return (v * load(before + j, lanes) - pivot) * load(after + j, lanes);
-            return minus(v, pivot, one);
-        };
-        store_part(to, j, load_part(to, j, lanes) + part_of<WHOLE, T>(dy + j, stride, rows, value, lanes), lanes);
-    });
-}
-
-// Half a chunk, from its row `first` on, as sum8() adds them.
-template <class T, class S, class Value, class Lanes>
-ONEPASS_INLINE Part<T> half_of(const S* dy, index stride, int first, const Value& value, Lanes lanes) {
-    const auto row = [&](int i) ONEPASS_FLAT { return part_of<T>(value(i), held(load(dy + i * stride, lanes))); };
-    return (row(first) + row(first + 1)) + (row(first + 2) + row(first + 3));
-}
-
-// Adds a whole chunk of columns in two halves, a piece of its columns at a time: x and dy often lie alike within pages, so
-// that of rows that are pages apart all sixteen lines would lie in one set of the first-level cache, which holds eight or
-// twelve; what the processor fetches ahead of them would be gone before it is read.
-template <class S>
-ONEPASS_INLINE void add_halves(const S* x, const S* dy, index stride, index cols, const Places<Arith<S>>& to) {
-    using T = Arith<S>;
-    constexpr index PIECE = 1024 / sizeof(T);
-    alignas(PACK) T room[4][PIECE];
-    const Places<T> half = {nullptr, room[0], room[1], room[2], room[3]};
-    const Vec<T> one = hidden_one<T>();
-    for (index from = 0, end = to_line(x); from < cols; from = end, end += PIECE) {
-        if (end > cols) end = cols;
-        const auto each_half = [&](int first, const auto& put) ONEPASS_FLAT {
-            each_vector<T>(end - from, [&](index i, auto lanes) ONEPASS_FLAT {
-                const index j = from + i;
-                const Vec<T> pivot = load(to.pivot + j, lanes);
-                const auto value = [&](int k) ONEPASS_FLAT { return minus(load(x + k * stride + j, lanes), pivot, one); };
-                put(i, half_of<T>(dy + j, stride, first, value, lanes), lanes);
-            });
-        };
-        each_half(0, [&](index i, const Part<T>& part, auto lanes) ONEPASS_FLAT { store_part(half, i, part, lanes); });
-        each_half(CHUNK / 2, [&](index i, const Part<T>& part, auto lanes) ONEPASS_FLAT {
-            store_part(to, from + i, load_part(to, from + i, lanes) + (load_part(half, i, lanes) + part), lanes);
-        });
-    }
-}
-
-// All rows, from pivots that are known. The sums that they are added to are 0.
-template <bool RANGED, bool FOLDED, class S>
-ONEPASS_INLINE void add_rows_of(const S* x, const S* dy, index stride, index rows, index cols, const Arith<S>* before,
-                                const Arith<S>* after, const Places<Arith<S>>& to, const Later<S>& later) {
-    for (index j = 0; j < cols; ++j) to.low[j] = to.m2[j] = to.sum[j] = to.product[j] = 0;
-    index row = 0;
-    if constexpr (!RANGED && !FOLDED && sizeof(S) == sizeof(Arith<S>))   // (16 bits are converted, and that for longer)
-        for (; !later.far && row + CHUNK <= rows; row += CHUNK)
-            add_halves(x + row * stride, dy + row * stride, stride, cols, to);
-    for (; row + CHUNK <= rows; row += CHUNK)
-        add_chunk<true, RANGED, FOLDED>(x + row * stride, dy + row * stride, stride, CHUNK, cols, before, after, to, later);
-    if (row < rows)
-        add_chunk<false, RANGED, FOLDED>(x + row * stride, dy + row * stride, stride, rows - row, cols, before, after, to,
-                                         later);
-}
-
-// Sums of `count` elements become moments. Was a pivot astray?
-template <class T>
-ONEPASS_INLINE bool finish_sums(const Places<T>& of, index cols, T count) {
-    Vec<T> astray = {};
-    each_vector<T>(cols, [&](index j, auto lanes) ONEPASS_FLAT {
-        Part<T> part = load_part(of, j, lanes);
-        const Vec<T> mean = part.low * (T(1) / count);
-        part.product = part.product - part.sum * mean;
-        part.m2 = part.m2 - part.low * mean;
-        part.low = mean;
-        store_part(of, j, part, lanes);
-        astray = greater(how_astray(mean, part.m2, count), astray);
-    });
-    return any_positive(astray);
-}
 
 // Once more, and from better pivots, the columns whose pivots were astray, and with them what shares a vector with them.
 template <bool RANGED, class S>
@@ -283,41 +99,53 @@ __attribute__((noinline)) void rows_alone(const Comoments<S>& a, index from, ind
     }
 }
 
-// Rows of one fold are joined side by side (narrow_rows.hpp says why), but those whose pivots are astray. The result is the
-// first of the last ones, fewer than SIDE.
-template <class S>
-__attribute__((noinline)) index join_rows(const Comoments<S>& a) {
-    const Later<S> later = {a.far, a.x + a.left, a.jump};
-    const double of_count = 1.0 / double(a.cols);
-    const Vec<float> one = hidden_one<float>();
+// The sums of a row's lanes, where that is shorter than a chunk of folds: what is added to a column is added in turn, so it
+// may as well stay in registers. (The narrowest vectors leave it none beyond three folds.) ONE: of one fold at most.
+constexpr index SHORT = NATIVE > 16 ? CHUNK * FOLD - 1 : 3 * FOLD;
+template <bool ONE, class T, class S>
+ONEPASS_INLINE void add_short(const Comoments<S>& a, index row, T pivot, const Later<S>& later, Part<T> (&lanes)[PARTS]) {
+    const S *x = a.x + row * a.stride, *dy = a.dy + row * a.stride;
+    const Vec<T> about = splat(pivot), one = hidden_one<T>();
+    const auto add = [&](index at, Part<T>& to) ONEPASS_FLAT {
+        const index left = a.cols - at;
+        if (later.far) {
+            const index sent = later.from(x, at);
+            send(x + sent, x + at, WIDTH<T>);
+            send(dy + sent, dy + at, WIDTH<T>);
+        }
+        const First in = {left};
+        if (left >= WIDTH<T>)
+            to = to + part_of<T>(minus(load(x + at), about, one), load(dy + at));
+        else
+            to = to + part_of<T>(keep(minus(load(x + at, in), about, one), left), load(dy + at, in));
+    };
+    for (index pack = 0; pack < a.cols && (ONE || pack < FOLD); pack += LANES<T>)
+#pragma GCC unroll 4
+        for (int j = 0; j < PARTS; ++j) {
+            index at = pack + j * WIDTH<T>;
+            if (at >= a.cols) break;
+            if constexpr (ONE) {
+                add(at, lanes[j]);
+            } else {
+                Part<T> column = {};
+                for (; at < a.cols; at += FOLD) add(at, column);
+                lanes[j] = lanes[j] + column;
+            }
+        }
+}
+
+// Short rows are joined side by side (narrow_rows.hpp says why), but those whose pivots are astray. The result is the first
+// of the last ones, fewer than SIDE.
+template <bool ONE, class S>
+__attribute__((noinline)) index join_rows(const Comoments<S>& a, const Later<S>& later, double of_count) {
     index row = 0;
     for (; row + SIDE <= a.rows; row += SIDE) {
         Part<float> rows[SIDE];
         float pivot[SIDE], low[SIDE], m2[SIDE], sum[SIDE], product[SIDE];
         for (int i = 0; i < SIDE; ++i) {
-            const S *x = a.x + (row + i) * a.stride, *dy = a.dy + (row + i) * a.stride;
-            pivot[i] = choose_pivot<float>(Plain<S>{x}, a.cols, 1.0F);
-            const Vec<float> about = splat(pivot[i]);
+            pivot[i] = choose_pivot<float>(Plain<S>{a.x + (row + i) * a.stride}, a.cols, 1.0F);
             Part<float> lanes[PARTS] = {};
-            const auto add = [&](index at, int j, auto in, const auto& kept) ONEPASS_FLAT {
-                const Vec<float> d = kept(minus(load(x + at, in), about, one));
-                lanes[j] = lanes[j] + part_of<float>(d, load(dy + at, in));
-            };
-            for (index pack = 0; pack < a.cols; pack += LANES<float>)
-#pragma GCC unroll 4
-                for (int j = 0; j < PARTS; ++j) {
-                    const index at = pack + j * WIDTH<float>, left = a.cols - at;
-                    if (left <= 0) break;
-                    if (later.far) {
-                        const index sent = later.from(x, at);
-                        send(x + sent, x + at, WIDTH<float>);
-                        send(dy + sent, dy + at, WIDTH<float>);
-                    }
-                    if (left >= WIDTH<float>)
-                        add(at, j, All{}, [](Vec<float> d) ONEPASS_FLAT { return d; });
-                    else
-                        add(at, j, First{left}, [=](Vec<float> d) ONEPASS_FLAT { return keep(d, left); });
-                }
+            add_short<ONE>(a, row + i, pivot[i], later, lanes);
             rows[beside(i)] = fold_parts(lanes, Plus());
         }
         store_part(Places<float>{nullptr, low, m2, sum, product}, 0, fold_beside(rows, Plus()), All{});
@@ -331,12 +159,36 @@ __attribute__((noinline)) index join_rows(const Comoments<S>& a) {
     return row;
 }
 
+template <class S>
+__attribute__((noinline)) void short_rows(const Comoments<S>& a, index row, const Later<S>& later, double of_count) {
+    using T = Arith<S>;
+    for (; row < a.rows; ++row) {
+        const T pivot = choose_pivot<T>(Plain<S>{a.x + row * a.stride}, a.cols, T(1));
+        Part<T> lanes[PARTS] = {};
+        add_short<false>(a, row, pivot, later, lanes);
+        const auto total = [&](Vec<T> Part<T>::* of) ONEPASS_FLAT {
+            Vec<T> all[PARTS];
+            for (int j = 0; j < PARTS; ++j) all[j] = lanes[j].*of;
+            return double(sum_lanes(all));
+        };
+        const Moments m = put_row(a, row, pivot, total(&Part<T>::low), total(&Part<T>::m2), total(&Part<T>::sum),
+                                  total(&Part<T>::product), of_count);
+        if (__builtin_expect(astray(m), 0)) rows_alone<false>(a, row, row + 1);
+    }
+}
+
 template <bool RANGED, class S>
 void rows_comoments(const Comoments<S>& a) {
-    index row = 0;
-    if constexpr (!RANGED && sizeof(Arith<S>) == 4)
-        if (a.cols <= FOLD) row = join_rows(a);
-    rows_alone<RANGED>(a, row, a.rows);
+    if constexpr (!RANGED)
+        if (a.cols <= SHORT) {
+            const Later<S> later = {a.far, a.x + a.left, a.jump};
+            const double of_count = 1.0 / double(a.cols);
+            index row = 0;
+            if constexpr (sizeof(Arith<S>) == 4)
+                row = a.cols <= FOLD ? join_rows<true>(a, later, of_count) : join_rows<false>(a, later, of_count);
+            return short_rows(a, row, later, of_count);
+        }
+    rows_alone<RANGED>(a, 0, a.rows);
 }
 
 template <class S>

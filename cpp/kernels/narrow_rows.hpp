@@ -14,8 +14,6 @@
 namespace onepass::ONEPASS_ISA {
 namespace {
 
-constexpr int SIDE = WIDTH<float>;   // rows
-
 template <int OF_EACH>
 ONEPASS_INLINE Sums<Vec<float>> lower_halves(const Sums<Vec<float>>& a, const Sums<Vec<float>>& b) {
     return {lower_halves<OF_EACH>(a.sum, b.sum), lower_halves<OF_EACH>(a.squares, b.squares)};
@@ -103,22 +101,20 @@ template <class S>
 ONEPASS_INLINE bool fill_lines(index cols) {
     return cols * SIDE >= 2 * Edge<S>::LINE;
 }
-template <class S>
+template <bool FAR, class S>
 class Gathered {
     static constexpr index LINE = Edge<S>::LINE, BYTES = GATHERED_ROW * SIDE + 2 * PACK;
     alignas(PACK) S lines_[BYTES / index(sizeof(S))];
     S* y_;            // the line that lines_ begins with
     index past_;      // elements of it that come before the next rows
     index foreign_;   // and are not ours
+    bool across_;
 
   public:
-    const bool gathers;   // or rows are written where they belong
-
-    ONEPASS_INLINE Gathered(S* y, bool gathers)
-        : y_(y - reinterpret_cast<std::uintptr_t>(y) % PACK / sizeof(S)),
-          past_(y - y_),
-          foreign_(past_),
-          gathers(gathers) {}
+    ONEPASS_INLINE Gathered(S* y, bool across)
+        : y_(y - reinterpret_cast<std::uintptr_t>(y) % PACK / sizeof(S)), past_(y - y_), foreign_(past_), across_(across) {}
+    // Or rows are written where they belong.
+    ONEPASS_INLINE bool gathers() const { return FAR && GATHERS<S> && across_; }
     ONEPASS_INLINE S* row(index i, index cols) { return lines_ + past_ + i * cols; }
     // n elements of SIDE rows, more than a line of them, but for what does not fill a line.
     ONEPASS_INLINE void stream(index n) {
@@ -135,7 +131,7 @@ class Gathered {
     }
     // What is left: the edge's, if the next row is joined.
     ONEPASS_INLINE void finish(Edge<S>& edge, bool joined) {
-        if (!gathers) return;
+        if (!gathers()) return;
         edge.waiting = joined && past_ > 0;
         if (edge.waiting)
             __builtin_memcpy(edge.line, lines_, PACK);
@@ -147,9 +143,9 @@ class Gathered {
 // SIDE rows from `row` on but the first `done`, as source_of(row) has them and affine_of(row) goes on. FAR: streamed.
 template <bool FAR, class S, class SourceOf, class AffineOf>
 ONEPASS_INLINE void write_narrow(const RowsNorm<S>& a, index row, const Line<float> (&lines)[SIDE],
-                                 const SourceOf& source_of, const AffineOf& affine_of, Gathered<S>& gathered, bool joined,
-                                 Edge<S>& edge, index done = 0) {
-    if (FAR && GATHERS<S> && gathered.gathers) {
+                                 const SourceOf& source_of, const AffineOf& affine_of, Gathered<FAR, S>& gathered,
+                                 bool joined, Edge<S>& edge, index done = 0) {
+    if (gathered.gathers()) {
         for (index i = 0; i < SIDE; ++i)
             apply_row(source_of(row + i), gathered.row(i, a.cols), a.cols, lines[i], affine_of(row + i), false, false,
                       edge);

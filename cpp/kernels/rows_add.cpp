@@ -80,7 +80,7 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const Affi
             return Plain<S>{a.sum + i * a.sum_stride};
     };
     const auto affine_of = [=](index) ONEPASS_FLAT { return affine_at(0); };
-    Gathered<S> gathered(a.y, STREAM && GATHERS<S> && a.across);
+    Gathered<STREAM, S> gathered(a.y, a.across);
     // Rows that all lie end to end are summed as one.
     const bool end_to_end = a.x_stride == a.cols && a.residual_stride == a.cols && a.sum_stride == a.cols && room == a.cols;
     const index at_once = end_to_end ? index(SIDE) : 1;

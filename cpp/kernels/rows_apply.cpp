@@ -52,7 +52,7 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, bool joine
     const RowsNorm<S> a = given;   // which no store to y changes
     const auto source_of = [&](index i) ONEPASS_FLAT { return Plain<S>{a.x + i * a.x_stride}; };
     const auto affine_of = [&](index i) ONEPASS_FLAT { return channel_of<FAR>(a, 1, i, 0); };
-    Gathered<S> gathered(a.y, FAR && GATHERS<S> && a.across);
+    Gathered<FAR, S> gathered(a.y, a.across);
     index row = 0;
     for (; row + SIDE <= a.rows; row += SIDE) {
         Line<float> lines[SIDE];

@@ -45,14 +45,6 @@ ONEPASS_INLINE Sums<T> lane(const Sums<Vector<T, 16>>& a, int i) {
     return {lane(a.sum, i), lane(a.squares, i)};
 }
 
-// Lanes that are added, of whatever kind, as fold() joins them.
-struct Plus {
-    template <class V>
-    ONEPASS_INLINE V operator()(const V& a, const V& b, int) const {
-        return a + b;
-    }
-};
-
 // value(0) .. value(N - 1) as sum8() adds them, but each called in its turn, and what it was added to held: as few
 // registers as can be. (What is used once compilers put off until it is used: all values would come first, and where
 // registers are too few for them, they go to memory and back.)

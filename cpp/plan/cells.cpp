@@ -5,6 +5,7 @@
 
 #include "plan/cell_solver.hpp"
 #include "plan/machine.hpp"
+#include "plan/rows_backward.hpp"
 
 namespace onepass {
 namespace {
@@ -62,10 +63,30 @@ void solve_part(const Cells<S>& p, int threads, bool stream) {
     run_team(threads, [&](const Team& team) { solver.run(team); });
 }
 
+// Of a gradient whose groups are nothing but neighbouring channels of one sample: each is a row.
+template <class S>
+RowGradients<S> rows_of(const Cells<S>& p) {
+    RowGradients<S> rows;
+    rows.view.kind = Kind::rows;
+    rows.view.size[1] = p.samples;
+    rows.view.size[2] = p.members;
+    for (auto& stride : rows.view.stride) stride[1] = p.channels;
+    rows.groups = p.channels / p.members;
+    rows.x = p.x;
+    rows.dy = p.dy;
+    rows.dx = p.y;
+    rows.weight = p.weight;
+    rows.how = p.how;
+    rows.dweight = p.dweight;
+    rows.dbias = p.dbias;
+    return rows;
+}
+
 }   // namespace
 
 template <class S>
 void solve(const Cells<S>& p) {
+    if (p.dy && p.span == 1 && p.members > 1 && !p.weighing) return solve(rows_of(p));
     const int threads = threads_for(p.bytes());
     const bool stream = p.y && streams(p.x, p.y, p.bytes(), threads);
     const index all = p.across ? p.channels : p.samples, n = part_size(p, threads, stream);

@@ -20,7 +20,7 @@ index block_rows(index rows) { return std::clamp(rows / BLOCKS, FEWEST, MOST); }
 
 constexpr index TILE = 256;   // columns that a thread sums at a time: whole cache lines
 
-// The sums of one block: dweight, and behind it dbias.
+// The sums of one block (those of a group's follow each other): dweight, and behind it dbias.
 template <class T>
 struct Sums {
     T* partial;
@@ -103,6 +103,17 @@ void add_block(const RowGradients<S>& p, const Sums<Arith<S>>& sums, index block
     }
 }
 
+// Those of the first group become those of another one.
+template <class S>
+RowGradients<S> of_group(const RowGradients<S>& p, index group) {
+    RowGradients<S> other = p;
+    const auto go_on = [by = group * p.view.size[2]](auto*&... arrays) {
+        ((arrays = arrays ? arrays + by : nullptr), ...);
+    };
+    go_on(other.x, other.dy, other.dx, other.weight, other.dweight, other.dbias);
+    return other;
+}
+
 }   // namespace
 
 template <class S>
@@ -112,8 +123,9 @@ void solve(const RowGradients<S>& given) {
     const bool turned = p.view.kind == Kind::columns;
     const index rows = p.view.size[0] * p.view.size[turned ? 2 : 1], cols = p.view.size[turned ? 1 : 2];
     const index size = block_rows(rows), blocks = (rows + size - 1) / size;
-    const index bytes = 3 * p.view.elements() * index(sizeof(S));
-    const int threads = static_cast<int>(std::min<index>(threads_for(bytes), blocks));
+    const index tasks = p.groups * blocks, weights = p.groups * cols;
+    const index bytes = 3 * p.groups * p.view.elements() * index(sizeof(S));
+    const int threads = static_cast<int>(std::min<index>(threads_for(bytes), tasks));
     // (Three arrays crowd a cache sooner than two: as little of it as can be, however many threads there are.)
     const bool stream = !turned && streams(p.x, p.dx, bytes, 1, true), far = stream && beyond_caches(bytes);
 
@@ -124,14 +136,14 @@ void solve(const RowGradients<S>& given) {
     Panel<S> panel(cols, size);
     const std::size_t panels = turned ? std::size_t(threads) * panel.bytes() : 0;
     const S* dx = turned ? nullptr : p.dx;   // (A panel lies on lines.)
-    const Beside<T> weight_beside(dx, cols), sums_beside(dx, blocks * sums.both() * sums.stride);
+    const Beside<T> weight_beside(dx, weights), sums_beside(dx, tasks * sums.both() * sums.stride);
     const Scratch scratch(panels + weight_beside.bytes() + sums_beside.bytes());
     T* weight = weight_beside.place(scratch.data() + panels, 2);
     sums.partial = sums_beside.place(scratch.data() + panels + weight_beside.bytes(), stream ? 0 : 4);
     if (p.weight)
-        std::copy_n(p.weight, cols, weight);
+        std::copy_n(p.weight, weights, weight);
     else
-        std::fill_n(weight, cols, T(1));
+        std::fill_n(weight, weights, T(1));
     p.weight = weight;
 
     const Kernels<S>& k = kernels<S>();
@@ -139,15 +151,18 @@ void solve(const RowGradients<S>& given) {
     run_team(threads, [&](const Team& team) {
         Panel<S> own = panel;
         own.lie_at(scratch.data() + std::size_t(team.id) * panel.bytes());
-        team.each(blocks, [&](index block) {
-            add_block(p, sums, block, block * size, std::min(rows, (block + 1) * size),
+        team.each(tasks, [&](index task) {
+            const index first = task % blocks * size;
+            add_block(of_group(p, task / blocks), sums, task, first, std::min(rows, first + size),
                       {stream, far, turned ? &own : nullptr});
         });
         team.barrier();
-        team.each(tiles, [&](index tile) {
-            const index from = tile * TILE, n = std::min(TILE, cols - from), stride = sums.both() * sums.stride;
-            k.sum_partials({sums.dweight(0) + from, blocks, n, stride, p.dweight + from});
-            if (p.centered) k.sum_partials({sums.dbias(0) + from, blocks, n, stride, p.dbias + from});
+        team.each(p.groups * tiles, [&](index task) {
+            const index from = task % tiles * TILE, n = std::min(TILE, cols - from), stride = sums.both() * sums.stride;
+            const index block = task / tiles * blocks;
+            const RowGradients<S> group = of_group(p, task / tiles);
+            k.sum_partials({sums.dweight(block) + from, blocks, n, stride, group.dweight + from});
+            if (p.centered) k.sum_partials({sums.dbias(block) + from, blocks, n, stride, group.dbias + from});
         });
     });
 }

@@ -7,10 +7,12 @@
 
 namespace onepass {
 
-// x, dx and dy as operands 0, 1 and 2 of a view of Kind::rows or Kind::columns.
+// x, dx and dy as operands 0, 1 and 2 of a view of Kind::rows or Kind::columns; or of several, each beside the one before,
+// with weights and sums that go on as they do.
 template <class S>
 struct RowGradients {
     View view;
+    index groups = 1;   // views; those of rows only
     const S *x = nullptr, *dy = nullptr;
     S* dx = nullptr;
     const Arith<S>* weight = nullptr;   // an element a column, or null

@@ -10,6 +10,8 @@
 namespace onepass::ONEPASS_ISA {
 namespace {
 
+constexpr int SIDE = WIDTH<float>;   // rows that end in one vector
+
 ONEPASS_INLINE constexpr int beside(int i) { return i % 4 * (WIDTH<float> / 4) + i / 4; }
 
 #if defined(__AVX512F__)

@@ -346,9 +346,16 @@ ONEPASS_INLINE auto fold(const Pack (&a)[PARTS], const Join& join) {
     }
 }
 
+// Lanes that are added, of whatever kind, as fold() joins them.
+struct Plus {
+    template <class V>
+    ONEPASS_INLINE V operator()(const V& a, const V& b, int) const {
+        return a + b;
+    }
+};
 template <class T>
 ONEPASS_INLINE T sum_lanes(const Vec<T> (&a)[PARTS]) {
-    return fold<T>(a, [](auto x, auto y, int) ONEPASS_FLAT { return x + y; });
+    return fold<T>(a, Plus());
 }
 
 // The sum of n columns, whole packs of them; value(i) are those from i on.
