@@ -90,8 +90,8 @@ class Solver {
             take_moments(team, false);
             if ((ranged = out_of_range_.load())) {
                 choose_ranges(team);
-                expand(team, wide_.before, line_.before);
-                expand(team, wide_.after, line_.after);
+                expand(team, wide_folds_, wide_.before, line_.before);
+                expand(team, wide_folds_, wide_.after, line_.after);
                 team.barrier();
                 take_moments(team, true);
             }
@@ -255,11 +255,11 @@ class Solver {
 
     // ---- apply ----
 
-    // f(group, its column, where that stands) for every column of every fold.
+    // f(group, its column, where that stands) for every column of as many folds.
     template <class F>
-    void each_wide(const Team& team, const F& f) const {
+    void each_wide(const Team& team, index folds, const F& f) const {
         const index span = p.by_rows ? 1 : p.span, from = team.from(p.groups), to = team.to(p.groups);
-        for (index fold = 0; fold < wide_folds_; ++fold)
+        for (index fold = 0; fold < folds; ++fold)
             if (span == 1)   // a loop that becomes vector code
                 for (index g = from; g < to; ++g) f(g, g, fold * width_ + g);
             else
@@ -268,19 +268,19 @@ class Solver {
     }
 
     // An element a group becomes an element a column.
-    void expand(const Team& team, T* to, const T* from) const {
-        if (expands_) each_wide(team, [=](index g, index, index at) { to[at] = from[g]; });
+    void expand(const Team& team, index folds, T* to, const T* from) const {
+        if (expands_) each_wide(team, folds, [=](index g, index, index at) { to[at] = from[g]; });
     }
 
     // The weight joins the scale, and is read no more: rows do the same, for they must have the same bits.
     void join_weights(const Team& team) {
-        each_wide(team, [&](index g, index column, index at) {
+        each_wide(team, applied_folds_, [&](index g, index column, index at) {
             const index channel = p.weight_a_column ? column : g;
             weight_[at] = p.weight ? p.weight[channel] : T(1);
             bias_[at] = p.bias ? p.bias[channel] : T(0);
         });
         const index span = p.by_rows ? 1 : p.span, from = team.from(p.groups) * span, to = team.to(p.groups) * span;
-        for (index fold = 0; fold < wide_folds_; ++fold) {
+        for (index fold = 0; fold < applied_folds_; ++fold) {
             const index at = fold * width_ + from;
             if (k.join_weights({to - from, wide_.scale + at, weight_ + at, product_ + at})) apart_.store(true);
         }
@@ -316,9 +316,9 @@ class Solver {
             }
             return apply_rows(team, ranged);
         }
-        expand(team, wide_.mean, line_.mean);
-        expand(team, wide_.low, line_.low);
-        expand(team, wide_.scale, line_.scale);
+        expand(team, applied_folds_, wide_.mean, line_.mean);
+        expand(team, applied_folds_, wide_.low, line_.low);
+        expand(team, applied_folds_, wide_.scale, line_.scale);
         if (ones_) join_weights(team);
         team.barrier();
         Lines<T> line = wide_;
