@@ -135,13 +135,15 @@ class CellMoments {
 
     void take_columns(const Team& team, bool ranged) const {
         const bool by_element = p.weighing.by_element;
-        const index tile = piece_of(shape.width, p.samples * shape.blocks, team, SHORTEST_TILE, TILE);
-        const index tiles = ceil_div(shape.width, tile), tasks = shape.blocks * tiles + (shape.rest ? 1 : 0);
+        const Tiles tiles(shape.width, shape.blocks, double(shape.last) / COLUMN_BLOCK, p.samples, team, TILE);
+        const index tasks = tiles.tasks() + (shape.rest ? 1 : 0);
         team.each(p.samples * tasks, [&](index task) {
-            const index sample = task / tasks, block = task % tasks / tiles;
-            index row = block * COLUMN_BLOCK, from = task % tasks % tiles * tile;
-            index rows = block + 1 < shape.blocks ? COLUMN_BLOCK : shape.last, cols = std::min(tile, shape.width - from);
-            if (block == shape.blocks) {   // what folding left over
+            const index sample = task / tasks, place = task % tasks;
+            index block = tiles.block(place), row = block * COLUMN_BLOCK, from = tiles.column(place);
+            index rows = block + 1 < shape.blocks ? COLUMN_BLOCK : shape.last;
+            index cols = std::min(tiles.tile, shape.width - from);
+            if (place == tiles.tasks()) {   // what folding left over
+                block = shape.blocks;
                 row = shape.rows;
                 from = 0;
                 rows = shape.rest;

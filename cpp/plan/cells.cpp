@@ -87,7 +87,7 @@ RowGradients<S> rows_of(const Cells<S>& p) {
 template <class S>
 void solve(const Cells<S>& p) {
     if (p.dy && p.span == 1 && p.members > 1 && !p.weighing) return solve(rows_of(p));
-    const int threads = threads_for(p.bytes());
+    const int threads = threads_for(p.bytes(), true);
     const bool stream = p.y && streams(p.x, p.y, p.bytes(), threads);
     const index all = p.across ? p.channels : p.samples, n = part_size(p, threads, stream);
     std::vector<double> sums(n < all && !p.across && p.dweight ? std::size_t(2 * p.channels) : 0);

@@ -168,8 +168,9 @@ class Scaler {
         });
         team.barrier();
         if (folds_ > 1) {
-            if (team.id == 0)
-                merge_.columns_extremes({merged_, 2 * folds_ + (rest_ ? 2 : 0), width_, width_, folded_, folded_ + width_});
+            const index at = team.from(width_);
+            merge_.columns_extremes({merged_ + at, 2 * folds_ + (rest_ ? 2 : 0), team.to(width_) - at, width_, folded_ + at,
+                                     folded_ + width_ + at});
             team.barrier();
         }
         team.each(ceil_div(p.groups, GROUP_TILE), [&](index task) {
@@ -261,7 +262,7 @@ template <class S>
 void solve(const MinMax<S>& problem) {
     const Groups<S>& p = problem.at;
     const index bytes = p.problems * p.rows * p.groups * p.span * index(sizeof(S)) * 2;
-    const int threads = threads_for(bytes);
+    const int threads = threads_for(bytes, p.problems == 1 && !(p.by_rows && p.rows == 1));
     const bool stream = streams(p.x, p.y, bytes, threads);
     const index rows = p.problems * p.groups;
     if (p.by_rows && p.rows == 1 && (threads == 1 || rows >= SHARE * threads || p.span < 2 * SHORTEST)) {

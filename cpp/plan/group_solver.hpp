@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <vector>
 
 #include "dispatch/dispatch.hpp"
 #include "kernels/moments.hpp"
@@ -30,7 +31,7 @@ class Solver {
     using T = Arith<S>;
 
   public:
-    Solver(const Groups<S>& problem, const Kernels<S>& kernels, bool stream)
+    Solver(const Groups<S>& problem, const Kernels<S>& kernels, bool stream, int members)
         : p(problem), k(kernels), stream_(stream), width_(p.groups * p.span) {
         folds_ = p.by_rows ? 1 : folds_for(p.rows, width_);
         cols_ = folds_ * width_;
@@ -47,6 +48,8 @@ class Solver {
         beyond_ = moments_send(bytes);
         far_ = beyond_caches(bytes);
         expands_ = !p.by_rows && wide_folds_ * width_ != p.groups;
+        const bool own = members > 1 && p.rows >= OWN * members * (p.by_rows ? 1 : applied_folds_);
+        parameters_.resize(own ? std::size_t(members) : 1);
         choose(0);
     }
 
@@ -67,13 +70,16 @@ class Solver {
             result_ = p.by_rows || p.span > 1 ? groups_ : folds_ > 1 ? folded_ : columns_;
         }
         cut_lines(cutter, line_, p.groups);
-        wide_ = line_;
-        if (expands_) cut_lines(cutter, wide_, wide_folds_ * width_);
-        if (ones_) {
+        for (Parameters& own : parameters_) {
+            own.line = line_;
+            if (p.given_mean && owns()) cut_lines(cutter, own.line, p.groups);
+            own.wide = own.line;
+            if (expands_) cut_lines(cutter, own.wide, wide_folds_ * width_);
+            if (!ones_) continue;
             const index n = p.by_rows ? p.groups : wide_folds_ * width_;
-            product_ = cut_beside<T>(cutter, p.y, n, 4);
-            weight_ = cut_beside<T>(cutter, p.y, n, 5);
-            bias_ = cut_beside<T>(cutter, p.y, n, 6);
+            own.product = cut_beside<T>(cutter, p.y, n, 4);
+            own.weight = cut_beside<T>(cutter, p.y, n, 5);
+            own.bias = cut_beside<T>(cutter, p.y, n, 6);
         }
     }
 
@@ -90,8 +96,7 @@ class Solver {
             take_moments(team, false);
             if ((ranged = out_of_range_.load())) {
                 choose_ranges(team);
-                expand(team, wide_folds_, wide_.before, line_.before);
-                expand(team, wide_folds_, wide_.after, line_.after);
+                expand_ranges(team, wide_folds_, parameters_[0].wide);
                 team.barrier();
                 take_moments(team, true);
             }
@@ -101,6 +106,19 @@ class Solver {
     }
 
   private:
+    // What is applied, a column's beside another's as they are read. Where there are rows enough, each member has its own:
+    // to take it twice costs less than a barrier, and than lines on their way from one processor to another.
+    struct Parameters {
+        Lines<T> line, wide;
+        T *product = nullptr, *weight = nullptr, *bias = nullptr;
+    };
+    static constexpr index OWN = 16;   // rows of each member, at least
+
+    bool owns() const { return parameters_.size() > 1; }
+    Parameters& own(const Team& team) { return parameters_[owns() ? std::size_t(team.id) : 0]; }
+    // A member's share of what is to be done for them.
+    Team share(const Team& team) const { return owns() ? Team{} : team; }
+
     void choose(index number) {
         x_ = p.x + number * p.x_problem;
         y_ = p.y ? p.y + number * p.y_problem : nullptr;
@@ -132,8 +150,8 @@ class Solver {
             } else {
                 const double last = double(rows_ - (blocks_ - 1) * block_);
                 k.merge_blocks({pivot_ + from, low_ + from, m2_ + from, blocks_, cols_, n, 1, double(block_), last,
-                                ranged ? wide_.after + from : nullptr, columns_.mean + from, columns_.low + from,
-                                columns_.m2 + from});
+                                ranged ? parameters_[0].wide.after + from : nullptr, columns_.mean + from,
+                                columns_.low + from, columns_.m2 + from});
             }
         });
         // (What a member has merged it finishes itself, unless there is more to merge.)
@@ -179,22 +197,23 @@ class Solver {
     void column_moments(const Team& team, bool ranged) {
         // (A whole row, if that is little more: memory likes it better.)
         const index whole = beyond_ && cols_ * index(sizeof(T)) <= COLUMN_TILE ? cols_ : TILE;
-        const index tile = piece_of(cols_, blocks_, team, SHORTEST_TILE, std::max(whole, SHORTEST_TILE));
-        const index tiles = ceil_div(cols_, tile), tasks = blocks_ * tiles;
+        const double last = double(rows_ - (blocks_ - 1) * block_) / double(block_);
+        const Tiles tiles(cols_, blocks_, last, 1, team, std::max(whole, SHORTEST_TILE));
         const auto block = [&](const S* x, index rows, index stride, index from, index n, index at) {
-            k.columns_moments({x, rows, n, stride, p.centered, ranged ? wide_.before + from : nullptr,
-                               ranged ? wide_.after + from : nullptr, pivot_ + at, low_ + at, m2_ + at, beyond_, far_});
+            k.columns_moments({x, rows, n, stride, p.centered, ranged ? parameters_[0].wide.before + from : nullptr,
+                               ranged ? parameters_[0].wide.after + from : nullptr, pivot_ + at, low_ + at, m2_ + at,
+                               beyond_, far_});
         };
-        team.each(tasks, [&](index task) {
-            const index row = task / tiles * block_, from = task % tiles * tile, rows = std::min(block_, rows_ - row);
-            const index to = std::min(from + tile, cols_);
+        team.each(tiles.tasks(), [&](index task) {
+            const index row = tiles.block(task) * block_, from = tiles.column(task), rows = std::min(block_, rows_ - row);
+            const index to = std::min(from + tiles.tile, cols_);
             // Columns do not meet, so a row of folds that lie apart is taken fold by fold, with the same bits.
             for (index start = from; start < to;) {
                 const index fold = p.x_row == width_ ? 0 : start / width_,
                             end = p.x_row == width_ ? to : (fold + 1) * width_;
                 const index n = std::min(end, to) - start;
                 block(x_ + (row * folds_ + fold) * p.x_row + start - fold * width_, rows, folds_ * p.x_row, start, n,
-                      task / tiles * cols_ + start);
+                      tiles.block(task) * cols_ + start);
                 start += n;
             }
         });
@@ -204,16 +223,14 @@ class Solver {
 
     // The folded columns back onto the true ones; the rows that folding left over are one fold more.
     void merge_folds(const Team& team, bool ranged) {
-        if (team.id == 0) {
-            const T* after = ranged ? wide_.after : nullptr;
-            if (rest_) {
-                const index at = blocks_ * cols_;
-                k.merge_blocks({pivot_ + at, low_ + at, m2_ + at, 1, 0, width_, 1, double(rest_), double(rest_), after,
-                                columns_.mean + cols_, columns_.low + cols_, columns_.m2 + cols_});
-            }
-            k.merge_moments({columns_.mean, columns_.low, columns_.m2, folds_ + (rest_ ? 1 : 0), width_, width_, 1,
-                             double(rows_), double(rest_ ? rest_ : rows_), after, folded_.mean, folded_.low, folded_.m2});
-        }
+        const index from = team.from(width_), n = team.to(width_) - from, at = blocks_ * cols_ + from, rest = cols_ + from;
+        const T* after = ranged ? parameters_[0].wide.after + from : nullptr;
+        if (rest_)
+            k.merge_blocks({pivot_ + at, low_ + at, m2_ + at, 1, 0, n, 1, double(rest_), double(rest_), after,
+                            columns_.mean + rest, columns_.low + rest, columns_.m2 + rest});
+        k.merge_moments({columns_.mean + from, columns_.low + from, columns_.m2 + from, folds_ + (rest_ ? 1 : 0), width_, n,
+                         1, double(rows_), double(rest_ ? rest_ : rows_), after, folded_.mean + from, folded_.low + from,
+                         folded_.m2 + from});
         team.barrier();
     }
 
@@ -243,14 +260,16 @@ class Solver {
     }
 
     void take_given(const Team& team) {
-        const index from = team.from(p.groups), to = team.to(p.groups);
-        Lines<T> line = line_;
+        const Team part = share(team);
+        const index from = part.from(p.groups), to = part.to(p.groups);
+        Lines<T> line = own(team).line;
         line.mean += from;
         line.low += from;
         line.scale += from;
-        k.take_given({to - from, p.given_mean + from, p.given_var + from, p.how.eps, line, p.mean ? p.mean + from : nullptr,
-                      p.rstd ? p.rstd + from : nullptr});
-        team.barrier();
+        const bool tells = part.size == team.size || team.id == 0;
+        k.take_given({to - from, p.given_mean + from, p.given_var + from, p.how.eps, line,
+                      tells && p.mean ? p.mean + from : nullptr, tells && p.rstd ? p.rstd + from : nullptr});
+        if (!owns()) team.barrier();
     }
 
     // ---- apply ----
@@ -271,63 +290,47 @@ class Solver {
     void expand(const Team& team, index folds, T* to, const T* from) const {
         if (expands_) each_wide(team, folds, [=](index g, index, index at) { to[at] = from[g]; });
     }
-
-    // The weight joins the scale, and is read no more: rows do the same, for they must have the same bits.
-    void join_weights(const Team& team) {
-        each_wide(team, applied_folds_, [&](index g, index column, index at) {
-            const index channel = p.weight_a_column ? column : g;
-            weight_[at] = p.weight ? p.weight[channel] : T(1);
-            bias_[at] = p.bias ? p.bias[channel] : T(0);
-        });
-        const index span = p.by_rows ? 1 : p.span, from = team.from(p.groups) * span, to = team.to(p.groups) * span;
-        for (index fold = 0; fold < applied_folds_; ++fold) {
-            const index at = fold * width_ + from;
-            if (k.join_weights({to - from, wide_.scale + at, weight_ + at, product_ + at})) apart_.store(true);
-        }
+    void expand_ranges(const Team& team, index folds, const Lines<T>& to) const {
+        expand(team, folds, to.before, line_.before);
+        expand(team, folds, to.after, line_.after);
     }
 
-    // How many columns at a time are written, at most, of `body`: a few equal pieces, for the parameters of more columns
-    // would come from the second-level cache for each row again. What is streamed needs no room beside them, and memory
-    // likes long pieces: twice as many, as long as they fit. So do whole rows, where the parameters leave some of a roomy
-    // first cache: of a mean that is given there is no low part. In a small one, those of fewer columns must leave some
-    // where there are pieces anyway: for what is sent for most of all, or for lines that the processor fetches itself. And
-    // there rows that end between lines are streamed whole, for a line that two pieces share is not streamed.
-    index widest_piece(index body, bool on_lines, bool beyond) const {
-        constexpr index SIZE = index(sizeof(T)), MOST = TILE * 9 / 8, FITS = 28 << 10;
-        if (roomy_first_cache) {
-            const index parameters = body * (p.given_mean ? 3 : 4) * SIZE;
-            return SIZE == 4 && (stream_ || parameters <= FITS) ? 2 * MOST : MOST;
+    // The weight joins the scale, and is read no more: rows do the same, for they must have the same bits.
+    void join_weights(const Team& team, const Parameters& to) {
+        each_wide(team, applied_folds_, [&](index g, index column, index at) {
+            const index channel = p.weight_a_column ? column : g;
+            to.weight[at] = p.weight ? p.weight[channel] : T(1);
+            to.bias[at] = p.bias ? p.bias[channel] : T(0);
+        });
+        const index span = p.by_rows ? 1 : p.span, from = team.from(p.groups) * span, end = team.to(p.groups) * span;
+        for (index fold = 0; fold < applied_folds_; ++fold) {
+            const index at = fold * width_ + from;
+            if (k.join_weights({end - from, to.wide.scale + at, to.weight + at, to.product + at})) apart_.store(true);
         }
-        if (stream_) {
-            if (!on_lines) return body;
-            if (SIZE == 8) return MOST;
-            return body > 2 * MOST && sizeof(S) == 4 ? TILE * 3 / 2 : 2 * MOST;
-        }
-        constexpr index WHOLE = SIZE == 8 ? TILE * 13 / 16 : MOST;
-        if (body <= WHOLE) return WHOLE;
-        return (beyond ? TILE * 11 / 16 : MOST) * 4 / SIZE;
     }
 
     void apply(const Team& team, bool ranged) {
+        const Parameters& my = own(team);
+        const Team part = share(team);
         if (p.by_rows) {
             if (ones_) {
-                join_weights(team);
-                team.barrier();
+                join_weights(part, my);
+                if (!owns()) team.barrier();
             }
-            return apply_rows(team, ranged);
+            return apply_rows(team, my, ranged);
         }
-        expand(team, applied_folds_, wide_.mean, line_.mean);
-        expand(team, applied_folds_, wide_.low, line_.low);
-        expand(team, applied_folds_, wide_.scale, line_.scale);
-        if (ones_) join_weights(team);
-        team.barrier();
-        Lines<T> line = wide_;
+        expand(part, applied_folds_, my.wide.mean, my.line.mean);
+        expand(part, applied_folds_, my.wide.low, my.line.low);
+        expand(part, applied_folds_, my.wide.scale, my.line.scale);
+        if (ranged && owns()) expand_ranges(part, applied_folds_, my.wide);
+        if (ones_) join_weights(part, my);
+        if (!owns()) team.barrier();
+        Lines<T> line = my.wide;
         if (!ranged) line.before = line.after = nullptr;
         if (ones_) {
-            const bool apart = apart_.load();
-            line.scale = product_;
-            line.weight = apart ? weight_ : nullptr;
-            line.bias = apart || p.bias ? bias_ : nullptr;
+            line.scale = my.product;
+            line.weight = apart_.load() ? my.weight : nullptr;
+            line.bias = line.weight || p.bias ? my.bias : nullptr;
         }
         const index folds = applied_folds_, cols = folds * width_, rows = p.rows / folds, rest = p.rows % folds;
         // Tiles end on cache lines of y. From the end to the beginning: the last that the moments read is the likeliest to
@@ -335,7 +338,7 @@ class Solver {
         const index lead = index((0 - reinterpret_cast<std::uintptr_t>(y_)) % Scratch::LINE / sizeof(S));
         const index body = std::max<index>(cols - lead, 1), line_of_y = Scratch::LINE / index(sizeof(S));
         const bool beyond = beyond_nearer_caches(2 * p.rows * width_ * index(sizeof(S)));
-        const index widest = widest_piece(body, folds * p.y_row % line_of_y == 0, beyond);
+        const index widest = widest_piece<S>(body, folds * p.y_row % line_of_y == 0, stream_, !!p.given_mean, beyond);
         const index wide = ceil_div(ceil_div(body, ceil_div(body, widest)), line_of_y) * line_of_y;
         const index tiles = ceil_div(body, wide), block = piece_of(rows, tiles, team, 1, COLUMN_BLOCK);
         const index tasks = ceil_div(rows, block) * tiles;
@@ -361,17 +364,17 @@ class Solver {
                              stream_, false});
     }
 
-    void apply_rows(const Team& team, bool ranged) {
+    void apply_rows(const Team& team, const Parameters& my, bool ranged) {
         const index from = team.from(p.rows * p.groups), to = team.to(p.rows * p.groups);
         for (index end = to; end > from;) {
             const index row = (end - 1) / p.groups, first = std::max(row * p.groups, from), group = first - row * p.groups;
-            Lines<T> line = {line_.mean + group,
-                             line_.low + group,
-                             (ones_ ? product_ : line_.scale) + group,
+            Lines<T> line = {my.line.mean + group,
+                             my.line.low + group,
+                             (ones_ ? my.product : my.line.scale) + group,
                              ranged ? line_.before + group : nullptr,
                              ranged ? line_.after + group : nullptr,
-                             ones_ ? weight_ + group : nullptr,
-                             p.bias ? bias_ + group : nullptr,
+                             ones_ ? my.weight + group : nullptr,
+                             p.bias ? my.bias + group : nullptr,
                              nullptr,
                              nullptr};
             k.rows_apply({x_ + row * p.x_row + group * p.x_group, y_ + row * p.y_row + group * p.y_group, end - first,
@@ -387,9 +390,10 @@ class Solver {
     bool ones_, expands_, beyond_, far_;
     const S* x_ = nullptr;
     S* y_ = nullptr;
-    T *pivot_ = nullptr, *low_ = nullptr, *m2_ = nullptr, *product_ = nullptr, *weight_ = nullptr, *bias_ = nullptr;
+    T *pivot_ = nullptr, *low_ = nullptr, *m2_ = nullptr;
     Moments3 columns_, folded_, groups_, result_;
-    Lines<T> line_ = {}, wide_ = {};
+    Lines<T> line_ = {};   // of groups, those that moments make
+    std::vector<Parameters> parameters_;
     std::atomic<bool> out_of_range_{false}, apart_{false};
 };
 

@@ -38,13 +38,13 @@ template <class S>
 void solve(const Groups<S>& p) {
     const Kernels<S>& k = kernels<S>();
     const index each = p.rows * p.groups * p.span * index(sizeof(S)) * (p.y ? 2 : 1), bytes = each * p.problems;
-    const int threads = threads_for(bytes);
+    const int threads = threads_for(bytes, !p.given_mean && p.problems == 1);
     const bool stream = p.y && streams(p.x, p.y, bytes, threads);
     // Many problems: each thread solves whole ones. Few: all threads solve each together.
     const bool whole = p.problems >= threads;
     const int teams = whole ? threads : 1;
     std::vector<std::unique_ptr<Solver<S>>> solvers;
-    for (int i = 0; i < teams; ++i) solvers.push_back(std::make_unique<Solver<S>>(p, k, stream));
+    for (int i = 0; i < teams; ++i) solvers.push_back(std::make_unique<Solver<S>>(p, k, stream, whole ? 1 : threads));
     Cutter counter(nullptr);
     for (auto& solver : solvers) solver->cut(counter);
     const Scratch scratch(counter.used());

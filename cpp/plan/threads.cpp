@@ -56,8 +56,8 @@ int get_num_threads() {
 
 void set_num_threads(int n) { limit.store(n); }
 
-int threads_for(index bytes) {
-    const index worth = bytes / BYTES_PER_THREAD;
+int threads_for(index bytes, bool in_step) {
+    const index worth = bytes / (in_step ? 2 * BYTES_PER_THREAD : BYTES_PER_THREAD);
     return worth <= 1 ? 1 : static_cast<int>(std::min<index>(worth, get_num_threads()));
 }
 

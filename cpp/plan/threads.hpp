@@ -16,8 +16,9 @@ int get_num_threads();
 void set_num_threads(int n);   // n >= 1
 bool has_openmp();
 
-// How many threads pay for a job that moves so many bytes.
-int threads_for(index bytes);
+// How many threads pay for a job that moves so many bytes. In step: they wait for each other more than once, and read what
+// others have just written.
+int threads_for(index bytes, bool in_step = false);
 
 struct Team {
     int id = 0, size = 1;
