@@ -13,7 +13,9 @@ probes work on the case's own arrays: they meet the same caches as the kernels d
 
 from __future__ import annotations
 
+import math
 import mmap
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -64,6 +66,8 @@ ARGUMENTS = {
     "moments": ("x",),
     "layer_norm_backward": ("x", "dy", "weight"),
     "batch_norm_backward": ("x", "dy", "weight"),
+    "group_norm_backward": ("x", "dy", "weight"),
+    "instance_norm_backward": ("x", "dy", "weight"),
 }
 
 
@@ -195,6 +199,53 @@ def table() -> Iterator[Case]:
 
 
 CASES = tuple(table())
+
+OF_ROWS = {
+    "layer_norm": COPY,
+    "rms_norm": COPY,
+    "add_layer_norm": ADD,
+    "add_rms_norm": ADD,
+    "layer_norm_backward": ROW_GRADIENT,
+}
+OF_COLUMNS = {
+    "batch_norm": READ_AND_COPY,
+    "batch_norm_inference": COPY,
+    "batch_norm_backward": COLUMN_GRADIENT,
+    "moments": READ,
+}
+OF_IMAGES = {
+    **{job: ceiling for job, ceiling in OF_COLUMNS.items() if job != "moments"},
+    "group_norm": COPY,
+    "instance_norm": COPY,
+    "group_norm_backward": ROW_GRADIENT,
+    "instance_norm_backward": ROW_GRADIENT,
+}
+
+
+def at_random(count: int, seed: int) -> Iterator[Case]:
+    """Shapes that nobody chose, of 4 KiB to 16 MiB in float32: what the table's even ones leave unseen."""
+    rng = random.Random(seed)
+
+    def size(least: float, most: float) -> int:
+        return round(math.exp(rng.uniform(math.log(least), math.log(most))))
+
+    for _ in range(count):
+        jobs = rng.choice((OF_ROWS, OF_COLUMNS, OF_IMAGES))
+        job = rng.choice(tuple(jobs))
+        elements, axis, channels = size(1 << 10, 1 << 22), -1, 0
+        shape: tuple[int, ...]
+        if jobs is OF_IMAGES:
+            channels, side, axis = 4 * size(1, 128), size(2, 40), rng.choice((1, -1))
+            image = (channels, side, side) if axis == 1 else (side, side, channels)
+            shape = (max(1, elements // prod(image)), *image)
+        else:
+            columns = size(2, min(elements // 2, 1 << 14))
+            shape = (elements // columns, columns)
+        yield Case(
+            *(job, shape, jobs[job], 0.0, {"torch": 1.0}, axis),
+            dtype=rng.choice(("float32", "float32", "float16", "bfloat16")),
+            groups=math.gcd(channels, 32),
+        )
 
 
 def pages(nbytes: int) -> Array:

@@ -22,7 +22,7 @@ except ImportError as missing:
     sys.exit(f"compare.py needs {missing.name}: pip install 'onepass[bench]'")
 
 import report
-from cases import CASES, LINE
+from cases import CASES, LINE, at_random
 from everyday import second_process
 from growth import FLOAT, grow, series
 from peers import PEERS, hold
@@ -98,6 +98,13 @@ FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
     metavar="BYTES",
     help="Where x and the results of the cases begin, behind the start of a cache line; NumPy's arrays: 16.",
 )
+@click.option(
+    "--random",
+    "count",
+    type=click.IntRange(min=1),
+    help="So many cases at random beside torch, instead of the table's; a few seconds each.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of --random.")
 @click.option("--rounds", type=click.IntRange(min=5), help="At most so many; with it there is no time limit.")
 @click.option("--growth", "growing", is_flag=True, help="How the cost grows, instead of the cases.")
 @click.option("--json", "json_file", type=FILE, callback=writable, help="Write the figures here.")
@@ -112,6 +119,8 @@ def main(
     threads: tuple[int, ...],
     isa: str | None,
     behind: int,
+    count: int | None,
+    seed: int,
     rounds: int | None,
     growing: bool,
     json_file: Path | None,
@@ -121,10 +130,11 @@ def main(
     listing: bool,
 ) -> None:
     """Time onepass beside its peers and beside moving the same bytes."""
+    chosen = CASES if count is None else tuple(at_random(count, seed))
     cases = [
         replace(case, behind=behind)
-        for case in CASES
-        if case.matches(patterns or ("",)) and (case.quick or not quick or patterns)
+        for case in chosen
+        if case.matches(patterns or ("",)) and (case.quick or not quick or patterns or count)
     ]
     if listing:
         for case in cases:
@@ -134,7 +144,9 @@ def main(
         raise click.UsageError(f"no case matches {', '.join(patterns)}; --list tells their names")
     if growing and behind:
         raise click.UsageError("--behind is for the cases; --growth has a series of its own for alignment")
-    effort = QUICK if quick else FULL
+    effort = QUICK if quick or count else FULL
+    if count:
+        peers = peers or ("torch",)
     if rounds is not None:
         effort = replace(effort, rounds=rounds, budget=DAY)
     counts = threads or tuple(sorted({1, op.get_num_threads()}))
@@ -150,11 +162,11 @@ def main(
     console = Console(soft_wrap=True, highlight=False)
     rows: list[Row] = []
     growths: list[dict[str, Any]] = []
-    for count in counts:
+    for n in counts:
         if growing:
-            growths += show_growth(count, effort)
+            growths += show_growth(n, effort)
         else:
-            rows += show_cases(cases, count, effort, peers or NAMES)
+            rows += show_cases(cases, n, effort, peers or NAMES)
     if rows:
         console.print(report.LEGEND.format(margin=effort.margin, flag="--why"), end="", markup=False)
     for line in report.absences(rows) if why else ():

@@ -17,6 +17,8 @@ RESULTS = {
     "moments": (),
     "layer_norm_backward": (),
     "batch_norm_backward": (),
+    "group_norm_backward": (),
+    "instance_norm_backward": (),
 }
 
 
@@ -35,7 +37,7 @@ def job(case: Case, data: Data, *, fresh: bool = False) -> Job:
     given = dict(data.arrays)
     # As users write them: these by position, everything else by name.
     positional: list[Any] = [given.pop(key) for key in ("dy", "x", "residual") if key in given]
-    if name == "group_norm":
+    if name.startswith("group_norm"):
         positional.append(case.groups)
     positional += [given.pop(key) for key in ("weight", "bias") if key in given]
     options: dict[str, Any] = dict(given)
@@ -43,8 +45,10 @@ def job(case: Case, data: Data, *, fresh: bool = False) -> Job:
         options["axis"] = 0
     elif not case.smallest:  # which leaves what is the default anyway
         options["eps"] = case.eps
+    if name.startswith(("batch_norm", "group_norm", "instance_norm")):
+        options["axis"] = case.axis
     if name.startswith("batch_norm"):
-        options |= {"training": case.job != "batch_norm_inference", "axis": case.axis}
+        options["training"] = case.job != "batch_norm_inference"
     if not (fresh or case.smallest):
         options |= dict(zip(RESULTS.get(case.job, ("out",)), data.results, strict=False))
     return Job(partial(function, *positional, **options), arrays)

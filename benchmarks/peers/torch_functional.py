@@ -50,27 +50,43 @@ def add_rms_norm(case: Case, x: Any, residual: Any, weight: Any) -> Call:
     return two_calls
 
 
+def of_channels(case: Case, function: Callable[..., Any], *given: Any, **options: Any) -> Call:
+    """`function`, of x or dx or whatever comes first of several.
+
+    Channels-last memory is, to torch, a channels-first shape with other strides.
+    """
+
+    def run() -> Any:
+        result = function(*given, **options)
+        if isinstance(result, torch.Tensor):
+            return torch.movedim(result, 1, case.axis)
+        first, *rest = result
+        return [torch.movedim(first, 1, case.axis), *rest]
+
+    return run
+
+
 def group_norm(case: Case, x: Any, weight: Any, bias: Any) -> Call:
-    return partial(F.group_norm, x, case.groups, weight, bias, case.eps)
+    return of_channels(
+        case, F.group_norm, torch.movedim(x, case.axis, 1), case.groups, weight, bias, case.eps
+    )
 
 
 def instance_norm(case: Case, x: Any, weight: Any, bias: Any) -> Call:
-    return partial(F.instance_norm, x, weight=weight, bias=bias, eps=case.eps)
+    first = torch.movedim(x, case.axis, 1)
+    return of_channels(case, F.instance_norm, first, weight=weight, bias=bias, eps=case.eps)
 
 
 def batch_norm(case: Case, x: Any, weight: Any, bias: Any) -> Call:
-    # Channels-last memory is, to torch, a channels-first shape with other strides.
     first = torch.movedim(x, case.axis, 1)
-    call = partial(F.batch_norm, first, None, None, weight, bias, training=True, eps=case.eps)
-    return lambda: torch.movedim(call(), 1, case.axis)
+    return of_channels(case, F.batch_norm, first, None, None, weight, bias, training=True, eps=case.eps)
 
 
 def batch_norm_inference(
     case: Case, x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any
 ) -> Call:
     first = torch.movedim(x, case.axis, 1)
-    call = partial(F.batch_norm, first, running_mean, running_var, weight, bias, eps=case.eps)
-    return lambda: torch.movedim(call(), 1, case.axis)
+    return of_channels(case, F.batch_norm, first, running_mean, running_var, weight, bias, eps=case.eps)
 
 
 def moments(case: Case, x: Any) -> Call:
@@ -88,17 +104,21 @@ def layer_norm_backward(case: Case, x: Any, dy: Any, weight: Any) -> Call:
 def batch_norm_backward(case: Case, x: Any, dy: Any, weight: Any) -> Call:
     first, dy_first = torch.movedim(x, case.axis, 1), torch.movedim(dy, case.axis, 1)
     _, mean, rstd = aten.native_batch_norm(first, weight, None, None, None, True, 0.0, case.eps)
-    all_three = [True, True, True]
-    call = partial(
-        aten.native_batch_norm_backward,
-        *(dy_first, first, weight, None, None, mean, rstd, True, case.eps, all_three),
-    )
+    kept = (None, None, mean, rstd, True, case.eps, [True, True, True])
+    return of_channels(case, aten.native_batch_norm_backward, dy_first, first, weight, *kept)
 
-    def run() -> list[Any]:
-        dx, *rest = call()
-        return [torch.movedim(dx, 1, case.axis), *rest]
 
-    return run
+def group_norm_backward(case: Case, x: Any, dy: Any, weight: Any, groups: int | None = None) -> Call:
+    groups = groups or case.groups
+    first, dy_first = torch.movedim(x, case.axis, 1), torch.movedim(dy, case.axis, 1)
+    sizes = (len(x), case.channels, x[0].numel() // case.channels, groups)
+    _, mean, rstd = aten.native_group_norm(first, weight, None, *sizes, case.eps)
+    kept = (mean, rstd, weight, *sizes, [True, True, True])
+    return of_channels(case, aten.native_group_norm_backward, dy_first, first, *kept)
+
+
+def instance_norm_backward(case: Case, x: Any, dy: Any, weight: Any) -> Call:
+    return group_norm_backward(case, x, dy, weight, groups=case.channels)
 
 
 JOBS: dict[str, Callable[..., Call]] = {
@@ -115,6 +135,8 @@ JOBS: dict[str, Callable[..., Call]] = {
         moments,
         layer_norm_backward,
         batch_norm_backward,
+        group_norm_backward,
+        instance_norm_backward,
     )
 }
 
