@@ -22,6 +22,7 @@ ELEMENTS = 1 << 21  # 8 MiB: more than a second-level cache, less than most thir
 WIDTHS = tuple(1 << power for power in range(8, 15))
 ODD = {767: 768, 1000: 1008, 5003: 5008}  # and the next width of whole cache lines
 SMALL = ((1, 768), (8, 768), (64, 768), (256, 768))
+SMALL_COLUMNS = ((64, 768), (195, 205), (1035, 38), (256, 768), (336, 315))
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,13 @@ def more_threads(threads: int) -> Iterator[list[Member]]:
         yield [
             Member(name, label, scaling, make, ELEMENTS, "1 thread", count) for label, count in counts.items()
         ]
-    for rows, width in SMALL:
-        name, make = f"layer_norm {rows}x{width}, threads allowed", partial(layer_norm, (rows, width))
-        yield [
-            Member(name, label, 1.05, make, rows * width, "1 thread", count)
-            for label, count in counts.items()
-        ]
+    for norm, shapes in ((layer_norm, SMALL), (batch_norm, SMALL_COLUMNS)):
+        for rows, width in shapes:
+            name = f"{norm.__name__} {rows}x{width}, threads allowed"
+            yield [
+                Member(name, label, 1.05, partial(norm, (rows, width)), rows * width, "1 thread", count)
+                for label, count in counts.items()
+            ]
 
 
 def grow(members: list[Member], effort: Effort) -> list[GrowthRow]:

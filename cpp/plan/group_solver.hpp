@@ -16,15 +16,6 @@
 
 namespace onepass {
 
-struct Moments3 {
-    double *mean = nullptr, *low = nullptr, *m2 = nullptr;
-    void cut(Cutter& cutter, index n) {
-        mean = cutter.cut<double>(n);
-        low = cutter.cut<double>(n);
-        m2 = cutter.cut<double>(n);
-    }
-};
-
 // One problem in the hands of one team. Members share the object; what they write is cut between them.
 template <class S>
 class Solver {
@@ -35,8 +26,9 @@ class Solver {
         : p(problem), k(kernels), stream_(stream), width_(p.groups * p.span) {
         folds_ = p.by_rows ? 1 : folds_for(p.rows, width_);
         cols_ = folds_ * width_;
+        written_by_rows_ = p.by_rows || (!p.weight_a_column && better_as_rows(p.rows, p.span));
         // Rows fold for writing where results lie as densely as x, and the rows carry no weights.
-        const bool dense = p.x_row == width_ && p.y_row == width_ && !p.row_weight && !p.by_rows;
+        const bool dense = p.x_row == width_ && p.y_row == width_ && !p.row_weight && !written_by_rows_;
         applied_folds_ = dense && width_ < APPLIED / 2 && p.rows * width_ >= APPLIED * FOLDED_ROWS ? APPLIED / width_ : 1;
         wide_folds_ = std::max(folds_, applied_folds_);
         rows_ = p.rows / folds_;
@@ -48,7 +40,7 @@ class Solver {
         beyond_ = moments_send(bytes);
         far_ = beyond_caches(bytes);
         expands_ = !p.by_rows && wide_folds_ * width_ != p.groups;
-        const bool own = members > 1 && p.rows >= OWN * members * (p.by_rows ? 1 : applied_folds_);
+        const bool own = members > 1 && p.rows >= OWN * members * applied_folds_;
         parameters_.resize(own ? std::size_t(members) : 1);
         choose(0);
     }
@@ -76,7 +68,7 @@ class Solver {
             own.wide = own.line;
             if (expands_) cut_lines(cutter, own.wide, wide_folds_ * width_);
             if (!ones_) continue;
-            const index n = p.by_rows ? p.groups : wide_folds_ * width_;
+            const index n = written_by_rows_ ? p.groups : wide_folds_ * width_;
             own.product = cut_beside<T>(cutter, p.y, n, 4);
             own.weight = cut_beside<T>(cutter, p.y, n, 5);
             own.bias = cut_beside<T>(cutter, p.y, n, 6);
@@ -274,10 +266,10 @@ class Solver {
 
     // ---- apply ----
 
-    // f(group, its column, where that stands) for every column of as many folds.
+    // f(group, its column, where that stands) for every column of as many folds of groups of such a span.
     template <class F>
-    void each_wide(const Team& team, index folds, const F& f) const {
-        const index span = p.by_rows ? 1 : p.span, from = team.from(p.groups), to = team.to(p.groups);
+    void each_wide(const Team& team, index folds, index span, const F& f) const {
+        const index from = team.from(p.groups), to = team.to(p.groups);
         for (index fold = 0; fold < folds; ++fold)
             if (span == 1)   // a loop that becomes vector code
                 for (index g = from; g < to; ++g) f(g, g, fold * width_ + g);
@@ -288,7 +280,7 @@ class Solver {
 
     // An element a group becomes an element a column.
     void expand(const Team& team, index folds, T* to, const T* from) const {
-        if (expands_) each_wide(team, folds, [=](index g, index, index at) { to[at] = from[g]; });
+        if (expands_) each_wide(team, folds, p.span, [=](index g, index, index at) { to[at] = from[g]; });
     }
     void expand_ranges(const Team& team, index folds, const Lines<T>& to) const {
         expand(team, folds, to.before, line_.before);
@@ -297,22 +289,23 @@ class Solver {
 
     // The weight joins the scale, and is read no more: rows do the same, for they must have the same bits.
     void join_weights(const Team& team, const Parameters& to) {
-        each_wide(team, applied_folds_, [&](index g, index column, index at) {
+        const index span = written_by_rows_ ? 1 : p.span, from = team.from(p.groups) * span, end = team.to(p.groups) * span;
+        const T* scale = written_by_rows_ ? to.line.scale : to.wide.scale;
+        each_wide(team, applied_folds_, span, [&](index g, index column, index at) {
             const index channel = p.weight_a_column ? column : g;
             to.weight[at] = p.weight ? p.weight[channel] : T(1);
             to.bias[at] = p.bias ? p.bias[channel] : T(0);
         });
-        const index span = p.by_rows ? 1 : p.span, from = team.from(p.groups) * span, end = team.to(p.groups) * span;
         for (index fold = 0; fold < applied_folds_; ++fold) {
             const index at = fold * width_ + from;
-            if (k.join_weights({end - from, to.wide.scale + at, to.weight + at, to.product + at})) apart_.store(true);
+            if (k.join_weights({end - from, scale + at, to.weight + at, to.product + at})) apart_.store(true);
         }
     }
 
     void apply(const Team& team, bool ranged) {
         const Parameters& my = own(team);
         const Team part = share(team);
-        if (p.by_rows) {
+        if (written_by_rows_) {
             if (ones_) {
                 join_weights(part, my);
                 if (!owns()) team.barrier();
@@ -387,7 +380,7 @@ class Solver {
     const Kernels<S>& k;
     const bool stream_;
     index width_, folds_, applied_folds_, wide_folds_, cols_, rows_, rest_, block_, blocks_, number_ = 0;
-    bool ones_, expands_, beyond_, far_;
+    bool written_by_rows_, ones_, expands_, beyond_, far_;
     const S* x_ = nullptr;
     S* y_ = nullptr;
     T *pivot_ = nullptr, *low_ = nullptr, *m2_ = nullptr;

@@ -18,7 +18,8 @@ namespace {
 constexpr index BLOCKS = 32, FEWEST = 8, MOST = 64;
 index block_rows(index rows) { return std::clamp(rows / BLOCKS, FEWEST, MOST); }
 
-constexpr index TILE = 256;   // columns that a thread sums at a time: whole cache lines
+constexpr index SHORT = 256;   // bytes of a row that is not streamed as soon as others
+constexpr index TILE = 256;    // columns that a thread sums at a time: whole cache lines
 
 // The sums of one block (those of a group's follow each other): dweight, and behind it dbias.
 template <class T>
@@ -126,8 +127,10 @@ void solve(const RowGradients<S>& given) {
     const index tasks = p.groups * blocks, weights = p.groups * cols;
     const index bytes = 3 * p.groups * p.view.elements() * index(sizeof(S));
     const int threads = static_cast<int>(std::min<index>(threads_for(bytes), tasks));
-    // (Three arrays crowd a cache sooner than two: as little of it as can be, however many threads there are.)
-    const bool stream = !turned && streams(p.x, p.dx, bytes, 1, true), far = stream && beyond_caches(bytes);
+    // (Three arrays crowd a cache sooner than two: as little of it as can be, however many threads there are; but to stream
+    // short rows, a few lines of each, takes longer still, and they get what several threads have.)
+    const int crowd = cols * index(sizeof(S)) <= SHORT ? 2 : 1;
+    const bool stream = !turned && streams(p.x, p.dx, bytes, crowd, true), far = stream && beyond_caches(bytes);
 
     // All of these are read beside dx, for each row again. Streamed stores pend for long, and so do all that come behind
     // them: what is written lies as dx does in its pages then, and leaves the rest of a page to what is read.

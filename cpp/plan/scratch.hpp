@@ -69,4 +69,14 @@ class Cutter {
     std::size_t used_ = 0;
 };
 
+// Moments of n groups, cut off a block.
+struct Moments3 {
+    double *mean = nullptr, *low = nullptr, *m2 = nullptr;
+    void cut(Cutter& cutter, index n) {
+        mean = cutter.cut<double>(n);
+        low = cutter.cut<double>(n);
+        m2 = cutter.cut<double>(n);
+    }
+};
+
 }   // namespace onepass
