@@ -266,21 +266,17 @@ class Solver {
 
     // ---- apply ----
 
-    // f(group, its column, where that stands) for every column of as many folds of groups of such a span.
-    template <class F>
-    void each_wide(const Team& team, index folds, index span, const F& f) const {
-        const index from = team.from(p.groups), to = team.to(p.groups);
-        for (index fold = 0; fold < folds; ++fold)
-            if (span == 1)   // a loop that becomes vector code
-                for (index g = from; g < to; ++g) f(g, g, fold * width_ + g);
+    // An element a group becomes an element a column, in as many folds of groups of such a span.
+    void spread(const Team& team, index folds, index span, T* to, const T* from) const {
+        const index first = team.from(p.groups), end = team.to(p.groups);
+        for (index fold = 0; fold < folds; ++fold, to += width_)
+            if (span == 1)
+                std::copy(from + first, from + end, to + first);
             else
-                for (index g = from; g < to; ++g)
-                    for (index i = 0; i < span; ++i) f(g, g * span + i, fold * width_ + g * span + i);
+                for (index g = first; g < end; ++g) std::fill_n(to + g * span, span, from[g]);
     }
-
-    // An element a group becomes an element a column.
     void expand(const Team& team, index folds, T* to, const T* from) const {
-        if (expands_) each_wide(team, folds, p.span, [=](index g, index, index at) { to[at] = from[g]; });
+        if (expands_) spread(team, folds, p.span, to, from);
     }
     void expand_ranges(const Team& team, index folds, const Lines<T>& to) const {
         expand(team, folds, to.before, line_.before);
@@ -291,11 +287,16 @@ class Solver {
     void join_weights(const Team& team, const Parameters& to) {
         const index span = written_by_rows_ ? 1 : p.span, from = team.from(p.groups) * span, end = team.to(p.groups) * span;
         const T* scale = written_by_rows_ ? to.line.scale : to.wide.scale;
-        each_wide(team, applied_folds_, span, [&](index g, index column, index at) {
-            const index channel = p.weight_a_column ? column : g;
-            to.weight[at] = p.weight ? p.weight[channel] : T(1);
-            to.bias[at] = p.bias ? p.bias[channel] : T(0);
-        });
+        const auto fill = [&](T* to, const T* of, T without) {
+            if (of && !p.weight_a_column) return spread(team, applied_folds_, span, to, of);
+            for (index fold = 0; fold < applied_folds_; ++fold, to += width_)
+                if (of)
+                    std::copy(of + from, of + end, to + from);
+                else
+                    std::fill(to + from, to + end, without);
+        };
+        fill(to.weight, p.weight, T(1));
+        fill(to.bias, p.bias, T(0));
         for (index fold = 0; fold < applied_folds_; ++fold) {
             const index at = fold * width_ + from;
             if (k.join_weights({end - from, scale + at, to.weight + at, to.product + at})) apart_.store(true);
