@@ -169,6 +169,8 @@ def main(
             rows += show_cases(cases, n, effort, peers or NAMES)
     if rows:
         console.print(report.LEGEND.format(margin=effort.margin, flag="--why"), end="", markup=False)
+    for line in report.behind(rows) if count else ():
+        console.print(line, markup=False)
     for line in report.absences(rows) if why else ():
         console.print(line, markup=False)
     document = report.document(rows, growths, effort)
@@ -181,7 +183,8 @@ def main(
     wrong = [(row.case.label, peer, reason) for row in rows for peer, reason in row.wrong.items()]
     for label, peer, reason in wrong:
         console.print(f"{label}: {peer} and onepass disagree: {reason}", markup=False)
-    sys.exit(bool(wrong))
+    # (Of shapes at random some are ill-conditioned, and some peers sum in 16 bits.)
+    sys.exit(bool(wrong) and not count)
 
 
 def show(table: Table) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from growth import GrowthRow
@@ -127,6 +128,22 @@ def growth_table(rows: Sequence[GrowthRow], threads: int, isa: str) -> Table:
             Text("yes", style="green") if row.reached else Text("no", style="red"),
         )
     return result
+
+
+def behind(rows: Sequence[Row]) -> Iterator[str]:
+    """Of each peer, with each number of threads: in how many cases it is quicker than onepass."""
+    for threads in sorted({row.threads for row in rows}):
+        for peer in PEERS:
+            ratios = [
+                row.ratios[peer.name].median
+                for row in rows
+                if row.threads == threads and peer.name in row.ratios
+            ]
+            if ratios:
+                yield (
+                    f"{peer.name}, {threads} thread{'s'[: threads > 1]}: quicker in {sum(r < 1 for r in ratios)}"
+                    f" of {len(ratios)}; its time / ours {median(ratios):.2f} in the median"
+                )
 
 
 def absences(rows: Sequence[Row]) -> list[str]:
