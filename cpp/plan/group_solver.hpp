@@ -39,7 +39,7 @@ class Solver {
         const index bytes = p.problems * p.rows * width_ * index(sizeof(S));
         beyond_ = moments_send(bytes);
         far_ = beyond_caches(bytes);
-        expands_ = !p.by_rows && wide_folds_ * width_ != p.groups;
+        expands_ = !(p.given_mean ? written_by_rows_ : p.by_rows) && wide_folds_ * width_ != p.groups;
         const bool own = members > 1 && p.rows >= OWN * members * applied_folds_;
         parameters_.resize(own ? std::size_t(members) : 1);
         choose(0);
@@ -62,16 +62,16 @@ class Solver {
             result_ = p.by_rows || p.span > 1 ? groups_ : folds_ > 1 ? folded_ : columns_;
         }
         cut_lines(cutter, line_, p.groups);
-        for (Parameters& own : parameters_) {
-            own.line = line_;
-            if (p.given_mean && owns()) cut_lines(cutter, own.line, p.groups);
-            own.wide = own.line;
-            if (expands_) cut_lines(cutter, own.wide, wide_folds_ * width_);
+        for (Parameters& each : parameters_) {
+            each.line = line_;
+            if (p.given_mean && owns()) cut_lines(cutter, each.line, p.groups);
+            each.wide = each.line;
+            if (expands_) cut_lines(cutter, each.wide, wide_folds_ * width_);
             if (!ones_) continue;
-            const index n = written_by_rows_ ? p.groups : wide_folds_ * width_;
-            own.product = cut_beside<T>(cutter, p.y, n, 4);
-            own.weight = cut_beside<T>(cutter, p.y, n, 5);
-            own.bias = cut_beside<T>(cutter, p.y, n, 6);
+            const index n = written_by_rows_ ? p.groups : applied_folds_ * width_;
+            each.product = cut_beside<T>(cutter, p.y, n, 4);
+            each.weight = cut_beside<T>(cutter, p.y, n, 5);
+            each.bias = cut_beside<T>(cutter, p.y, n, 6);
         }
     }
 
