@@ -38,7 +38,6 @@ template <class S>
 Cells<S> part_of(const Cells<S>& p, index first, index n) {
     Cells<S> part = p;
     part.x_sample = p.channels * p.span;
-    const auto go_on = [](auto by, auto*&... arrays) { ((arrays = arrays ? arrays + by : nullptr), ...); };
     go_on(first * (p.across ? p.span : part.x_sample), part.x, part.dy, part.y);
     go_on(first * (p.across ? 1 : p.channels / p.members), part.given_mean, part.given_var, part.mean, part.rstd,
           part.count, part.moments.mean, part.moments.low, part.moments.m2);

@@ -45,8 +45,8 @@ struct Tiles {
         if (arrays > 1) return;
         const double all = double(count) * (double(blocks - 1) + last);
         double longest = 0;
-        for (index member = 0; member < team.size; ++member) {
-            const index from = tasks() * member / team.size, to = tasks() * (member + 1) / team.size;
+        for (Team member = {0, team.size}; member.id < team.size; ++member.id) {
+            const index from = member.from(tasks()), to = member.to(tasks());
             const index of_last = std::max(to - std::max(from, (blocks - 1) * count), index(0));
             longest = std::max(longest, double(to - from) - double(of_last) * (1 - last));
         }

@@ -88,7 +88,7 @@ class Solver {
             take_moments(team, false);
             if ((ranged = out_of_range_.load())) {
                 choose_ranges(team);
-                expand_ranges(team, wide_folds_, parameters_[0].wide);
+                expand_ranges(team, wide_folds_, ranges());
                 team.barrier();
                 take_moments(team, true);
             }
@@ -108,6 +108,8 @@ class Solver {
 
     bool owns() const { return parameters_.size() > 1; }
     Parameters& own(const Team& team) { return parameters_[owns() ? std::size_t(team.id) : 0]; }
+    // Those that moments are taken in, by all members: before and after.
+    const Lines<T>& ranges() const { return parameters_[0].wide; }
     // A member's share of what is to be done for them.
     Team share(const Team& team) const { return owns() ? Team{} : team; }
 
@@ -142,8 +144,8 @@ class Solver {
             } else {
                 const double last = double(rows_ - (blocks_ - 1) * block_);
                 k.merge_blocks({pivot_ + from, low_ + from, m2_ + from, blocks_, cols_, n, 1, double(block_), last,
-                                ranged ? parameters_[0].wide.after + from : nullptr, columns_.mean + from,
-                                columns_.low + from, columns_.m2 + from});
+                                ranged ? ranges().after + from : nullptr, columns_.mean + from, columns_.low + from,
+                                columns_.m2 + from});
             }
         });
         // (What a member has merged it finishes itself, unless there is more to merge.)
@@ -192,9 +194,8 @@ class Solver {
         const double last = double(rows_ - (blocks_ - 1) * block_) / double(block_);
         const Tiles tiles(cols_, blocks_, last, 1, team, std::max(whole, SHORTEST_TILE));
         const auto block = [&](const S* x, index rows, index stride, index from, index n, index at) {
-            k.columns_moments({x, rows, n, stride, p.centered, ranged ? parameters_[0].wide.before + from : nullptr,
-                               ranged ? parameters_[0].wide.after + from : nullptr, pivot_ + at, low_ + at, m2_ + at,
-                               beyond_, far_});
+            k.columns_moments({x, rows, n, stride, p.centered, ranged ? ranges().before + from : nullptr,
+                               ranged ? ranges().after + from : nullptr, pivot_ + at, low_ + at, m2_ + at, beyond_, far_});
         };
         team.each(tiles.tasks(), [&](index task) {
             const index row = tiles.block(task) * block_, from = tiles.column(task), rows = std::min(block_, rows_ - row);
@@ -216,7 +217,7 @@ class Solver {
     // The folded columns back onto the true ones; the rows that folding left over are one fold more.
     void merge_folds(const Team& team, bool ranged) {
         const index from = team.from(width_), n = team.to(width_) - from, at = blocks_ * cols_ + from, rest = cols_ + from;
-        const T* after = ranged ? parameters_[0].wide.after + from : nullptr;
+        const T* after = ranged ? ranges().after + from : nullptr;
         if (rest_)
             k.merge_blocks({pivot_ + at, low_ + at, m2_ + at, 1, 0, n, 1, double(rest_), double(rest_), after,
                             columns_.mean + rest, columns_.low + rest, columns_.m2 + rest});
@@ -258,7 +259,7 @@ class Solver {
         line.mean += from;
         line.low += from;
         line.scale += from;
-        const bool tells = part.size == team.size || team.id == 0;
+        const bool tells = !owns() || team.id == 0;
         k.take_given({to - from, p.given_mean + from, p.given_var + from, p.how.eps, line,
                       tells && p.mean ? p.mean + from : nullptr, tells && p.rstd ? p.rstd + from : nullptr});
         if (!owns()) team.barrier();
@@ -287,13 +288,13 @@ class Solver {
     void join_weights(const Team& team, const Parameters& to) {
         const index span = written_by_rows_ ? 1 : p.span, from = team.from(p.groups) * span, end = team.to(p.groups) * span;
         const T* scale = written_by_rows_ ? to.line.scale : to.wide.scale;
-        const auto fill = [&](T* to, const T* of, T without) {
-            if (of && !p.weight_a_column) return spread(team, applied_folds_, span, to, of);
-            for (index fold = 0; fold < applied_folds_; ++fold, to += width_)
+        const auto fill = [&](T* array, const T* of, T without) {
+            if (of && !p.weight_a_column) return spread(team, applied_folds_, span, array, of);
+            for (index fold = 0; fold < applied_folds_; ++fold, array += width_)
                 if (of)
-                    std::copy(of + from, of + end, to + from);
+                    std::copy(of + from, of + end, array + from);
                 else
-                    std::fill(to + from, to + end, without);
+                    std::fill(array + from, array + end, without);
         };
         fill(to.weight, p.weight, T(1));
         fill(to.bias, p.bias, T(0));

@@ -34,6 +34,12 @@ void solve(const Rows<S>& problem);
 // takes.
 index kept_in_caches(int threads, bool computes);
 
+// Each array `by` elements further on, or null where it is.
+template <class... Arrays>
+void go_on(index by, Arrays*&... arrays) {
+    ((arrays = arrays ? arrays + by : nullptr), ...);
+}
+
 // Whether a result should bypass the caches: it and its source do not fit in them, and it is not written over its source.
 template <class S>
 bool streams(const S* x, const S* y, index bytes, int threads, bool computes = sizeof(S) != sizeof(Arith<S>)) {

@@ -108,10 +108,7 @@ void add_block(const RowGradients<S>& p, const Sums<Arith<S>>& sums, index block
 template <class S>
 RowGradients<S> of_group(const RowGradients<S>& p, index group) {
     RowGradients<S> other = p;
-    const auto go_on = [by = group * p.view.size[2]](auto*&... arrays) {
-        ((arrays = arrays ? arrays + by : nullptr), ...);
-    };
-    go_on(other.x, other.dy, other.dx, other.weight, other.dweight, other.dbias);
+    go_on(group * p.view.size[2], other.x, other.dy, other.dx, other.weight, other.dweight, other.dbias);
     return other;
 }
 
