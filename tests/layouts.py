@@ -47,3 +47,4 @@ def strided(x):
     yield "all reversed", np.flip(np.flip(x).copy())
     if x.ndim > 2:
         yield "first two axes swapped", np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1)
+        yield "last axis first", np.moveaxis(np.array(np.moveaxis(x, -1, 0), order="C"), 0, -1)

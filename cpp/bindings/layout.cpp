@@ -5,7 +5,9 @@
 namespace onepass {
 namespace {
 
-View view_of(const Array* arrays, int count, const bool* reduced, Wanted wanted) {
+bool written(int operand) { return operand % 2 == 1; }
+
+View view_of(const Array* arrays, int count, const bool* reduced, Wanted wanted, Reads reads) {
     Operands operands;
     operands.ndim = arrays[0].ndim;
     operands.shape = arrays[0].shape;
@@ -14,6 +16,7 @@ View view_of(const Array* arrays, int count, const bool* reduced, Wanted wanted)
         if (!arrays[i].aligned()) return View{};
         operands.strides[i] = arrays[i].strides;
         operands.itemsize[i] = size_of(arrays[i].dtype);
+        operands.loose[i] = reads == Reads::loose && !written(i);
     }
     View view = canonical(operands, reduced);
     if (view.kind == Kind::columns && view.size[1] == 1 && wanted == Wanted::rows) {   // groups of one element
@@ -29,14 +32,14 @@ View view_of(const Array* arrays, int count, const bool* reduced, Wanted wanted)
 
 }   // namespace
 
-Layout::Layout(const Array* operands, int count, const bool* reduced, Wanted wanted) : count_(count) {
+Layout::Layout(const Array* operands, int count, const bool* reduced, Wanted wanted, Reads reads) {
     for (int i = 0; i < count; ++i) used_[i] = given_[i] = operands[i];
-    view = view_of(used_, count, reduced, wanted);
+    view = view_of(used_, count, reduced, wanted, reads);
     if (view.kind != Kind::none) return;
 
     for (int i = 0; i < count; ++i)
         if (!(used_[i].contiguous() && used_[i].aligned())) used_[i] = written(i) ? fresh(given_[i]) : copied(given_[i]);
-    view = view_of(used_, count, reduced, wanted);
+    view = view_of(used_, count, reduced, wanted, reads);
     if (view.kind != Kind::none) return;
 
     py::list order;
@@ -52,7 +55,7 @@ Layout::Layout(const Array* operands, int count, const bool* reduced, Wanted wan
         const Array moved = input("array", given_[i].object.attr("transpose")(order_));
         used_[i] = written(i) ? fresh(moved) : copied(moved);
     }
-    view = view_of(used_, count, at_end, wanted);
+    view = view_of(used_, count, at_end, wanted, reads);
 }
 
 void Layout::finish(int i) const {

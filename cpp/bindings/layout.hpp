@@ -9,21 +9,20 @@ namespace onepass {
 
 // The kinds of view that a function can use. Whatever has none of them is moved, so that groups are rows.
 enum class Wanted { rows, rows_and_columns, all };
+// Whether rows that are read may be loose (view.hpp).
+enum class Reads { dense, loose };
 
 // The arrays as the plan sees them; operands 0 and 2 are read, 1 and 3 written. finish() brings a result to where the
 // caller wanted it. The view's kind depends on shape and axes alone; moved groups stand in the same order as in the array.
 class Layout {
   public:
-    Layout(const Array* operands, int count, const bool* reduced, Wanted wanted);
+    Layout(const Array* operands, int count, const bool* reduced, Wanted wanted, Reads reads = Reads::dense);
     void finish(int operand) const;
     const Array& operand(int i) const { return used_[i]; }
 
     View view;
 
   private:
-    bool written(int i) const { return i % 2 == 1; }
-
-    int count_;
     Array given_[MAX_OPERANDS], used_[MAX_OPERANDS];
     py::object order_;   // of axes, where moved
 };

@@ -32,7 +32,7 @@ MomentsArrays fresh_moments(const Array& x, const bool* reduced) {
 MomentsArrays moments_of(const Array& x, const bool* reduced) {
     MomentsArrays m = fresh_moments(x, reduced);
     if (x.size == 0) return m;
-    const Layout at(&x, 1, reduced, Wanted::all);
+    const Layout at(&x, 1, reduced, Wanted::all, Reads::loose);
     visit(x.dtype, [&](auto* type) {
         using S = std::remove_pointer_t<decltype(type)>;
         const MomentsOut out = {m.mean.as<double>(), m.low.as<double>(), m.m2.as<double>()};

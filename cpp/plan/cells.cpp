@@ -69,7 +69,10 @@ RowGradients<S> rows_of(const Cells<S>& p) {
     rows.view.kind = Kind::rows;
     rows.view.size[1] = p.samples;
     rows.view.size[2] = p.members;
-    for (auto& stride : rows.view.stride) stride[1] = p.channels;
+    for (auto& stride : rows.view.stride) {
+        stride[1] = p.channels;
+        stride[2] = 1;
+    }
     rows.groups = p.channels / p.members;
     rows.x = p.x;
     rows.dy = p.dy;

@@ -23,8 +23,6 @@ constexpr index FOLDED_ROWS = 8;    // at least, or folding leaves nothing to re
 
 static_assert(TILE * index(sizeof(double)) <= COLUMN_TILE, "columns_moments has room for a tile");
 
-inline constexpr index ceil_div(index a, index b) { return (a + b - 1) / b; }
-
 // How many of n things a task has, if `parts` tasks share the others: all, unless members of the team would have none; but
 // `least` at least, and `most` at most.
 inline index piece_of(index n, index parts, const Team& team, index least, index most) {

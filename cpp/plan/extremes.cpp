@@ -48,14 +48,14 @@ void scale_strip(const S* x, S* y, index rows, const Groups<S>& p, Ends<Arith<S>
 }
 
 template <class S>
-void scale_rows(const Team& team, const Groups<S>& p, Ends<Arith<S>> ends, const Kernels<S>& k, bool stream) {
+void scale_rows(const Team& team, const MinMax<S>& of, const Kernels<S>& k, bool stream) {
+    const Groups<S>& p = of.at;
     const index strip = std::clamp<index>(STRIP_BYTES / (p.span * index(sizeof(S))), 1, STRIP);
     const index end = team.to(p.problems * p.groups);
     for (index row = team.from(p.problems * p.groups); row < end;) {
         const index problem = row / p.groups, group = row % p.groups;
         const index rows = std::min({strip, p.groups - group, end - row});
-        scale_strip(p.x + problem * p.x_problem + group * p.x_group, p.y + problem * p.y_problem + group * p.y_group, rows,
-                    p, ends, k, stream);
+        scale_strip(of.x(problem) + group * p.x_group, of.y(problem) + group * p.y_group, rows, p, of.ends, k, stream);
         row += rows;
     }
 }
@@ -72,7 +72,7 @@ class Scaler {
 
   public:
     Scaler(const MinMax<S>& problem, int members, bool stream)
-        : p(problem.at), ends_(problem.ends), k(kernels<S>()), merge_(kernels<T>()), stream_(stream) {
+        : of_(problem), p(problem.at), ends_(problem.ends), k(kernels<S>()), merge_(kernels<T>()), stream_(stream) {
         if (p.by_rows) {
             const bool few = members > 1 && p.rows * p.groups < SHARE * members;
             piece_ = few ? std::max(SHORTEST, ceil_div(ceil_div(p.span, 2 * SHARE * members), 64) * 64) : p.span;
@@ -105,8 +105,8 @@ class Scaler {
     }
 
     void run(const Team& team, index number) {
-        const S* x = p.x + number * p.x_problem;
-        S* y = p.y + number * p.y_problem;
+        const S* x = of_.x(number);
+        S* y = of_.y(number);
         if (team.id == 0) ranged_.store(false);
         p.by_rows ? row_extremes(team, x) : column_extremes(team, x);
         team.barrier();
@@ -233,6 +233,7 @@ class Scaler {
         if (rest && team.id == 0) apply(rows * folds, rest, 1, 0, width_);
     }
 
+    const MinMax<S>& of_;
     const Groups<S>& p;
     const Ends<T> ends_;
     const Kernels<S>& k;
@@ -249,11 +250,9 @@ class Scaler {
 
 template <class S>
 MinMax<S> min_max_of(const View& view, const S* x, S* y, Ends<Arith<S>> ends) {
-    MinMax<S> p = {groups_of(view, x, y), ends};
+    MinMax<S> p = {view, groups_of(view, x, y), ends};
     if (view.kind != Kind::rows) return p;
     p.at.problems = view.size[0];
-    p.at.x_problem = view.stride[0][0];
-    p.at.y_problem = view.stride[1][0];
     p.at.rows = 1;
     return p;
 }
@@ -267,7 +266,7 @@ void solve(const MinMax<S>& problem) {
     const index rows = p.problems * p.groups;
     if (p.by_rows && p.rows == 1 && (threads == 1 || rows >= SHARE * threads || p.span < 2 * SHORTEST)) {
         const int members = static_cast<int>(std::min<index>(threads, rows));
-        return run_team(members, [&](const Team& team) { scale_rows(team, p, problem.ends, kernels<S>(), stream); });
+        return run_team(members, [&](const Team& team) { scale_rows(team, problem, kernels<S>(), stream); });
     }
     // Many problems: each thread solves whole ones. Few: all threads solve each together.
     const bool whole = p.problems >= threads;

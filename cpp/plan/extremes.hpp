@@ -7,8 +7,12 @@ namespace onepass {
 
 template <class S>
 struct MinMax {
-    Groups<S> at;   // where x, y and the groups lie; nothing else of it is used
+    View view;
+    Groups<S> at;   // where x, y and the groups of a problem lie; nothing else of it is used
     Ends<Arith<S>> ends;
+
+    const S* x(index problem) const { return at.x + view.offset(0, problem); }
+    S* y(index problem) const { return at.y + view.offset(1, problem); }
 };
 
 // Fills in x and y as operands 0 and 1 of any view.

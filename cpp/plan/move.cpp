@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "plan/copy.hpp"
 #include "plan/threads.hpp"
 #include "plan/turn.hpp"
 
@@ -45,16 +46,6 @@ struct Axes {
     }
 };
 
-// (By value: what is referred to, any store might change.)
-template <class E>
-void copy_row(const char* from, char* to, const Axis along) {
-    if (along.from == index(sizeof(E)) && along.to == index(sizeof(E))) {
-        std::memcpy(to, from, std::size_t(along.size) * sizeof(E));
-        return;
-    }
-    for (index i = 0; i < along.size; ++i, from += along.from, to += along.to) std::memcpy(to, from, sizeof(E));
-}
-
 // A strip of squares, from one line of `from` each, or less, to as many rows of `to`. The lines lie wherever they do, so
 // they are sent for.
 template <class E>
@@ -65,7 +56,7 @@ void copy_strip(const char* from, char* to, const Axis rows, const Axis cols) {
         const index n = std::min(SIDE, cols.size - col);
         if (!dense || n < SIDE) {
             for (index i = 0; i < rows.size; ++i)
-                copy_row<E>(from + i * rows.from, to + i * rows.to, {n, cols.from, cols.to});
+                copy_row<E>(from + i * rows.from, cols.from, to + i * rows.to, cols.to, n);
             continue;
         }
         E square[SIDE][SIDE];
@@ -110,7 +101,7 @@ void move_as(const Move& m) {
                 to += outer % a.size * a.to;
                 outer /= a.size;
             }
-            if (!transposed) return copy_row<E>(from, to, cols);
+            if (!transposed) return copy_row<E>(from, cols.from, to, cols.to, cols.size);
             copy_strip<E>(from, to, {std::min(SIDE, rows.size - row), rows.from, rows.to}, cols);
         });
     });

@@ -8,6 +8,7 @@
 #include "kernels/moments.hpp"
 #include "plan/beside.hpp"
 #include "plan/machine.hpp"
+#include "plan/panel.hpp"
 #include "plan/threads.hpp"
 
 namespace onepass {
@@ -30,55 +31,118 @@ index rows_ahead(index sent, index cols, index size) { return (sent - 1) / (cols
 
 namespace {
 
-constexpr index STRIP = 64;   // rows whose moments are kept before they are put in their place
+constexpr index STRIP = 64;          // rows whose moments are kept before they are put in their place
+constexpr index PANEL = 256 << 10;   // bytes that a thread brings side by side
 
-// f(row, x, y, rows) for runs of evenly spaced rows, from row `from` to row `to`.
-template <class S, class F>
-void each_run(const Rows<S>& p, index from, index to, index longest, const F& f) {
-    const View& v = p.view;
+// f(row, rows, offset) for runs of evenly spaced rows, from row `from` to row `to`; offset(operand) is the first one's.
+// even: all rows are.
+template <class F>
+void each_run(const View& v, index from, index to, index longest, bool even, const F& f) {
     for (index row = from; row < to;) {
         const index outer = row / v.size[1], inner = row % v.size[1];
-        const index run = std::min({v.size[1] - inner, to - row, longest});
-        f(row, p.x + outer * v.stride[0][0] + inner * v.stride[0][1],
-          p.y ? p.y + outer * v.stride[1][0] + inner * v.stride[1][1] : nullptr, run);
+        const index run = std::min(even ? to - row : std::min(v.size[1] - inner, to - row), longest);
+        f(row, run, [&](int operand) { return v.offset(operand, outer) + inner * v.stride[operand][1]; });
         row += run;
+    }
+}
+
+// Rows that are brought into a panel before they are read: those whose elements lie apart; and such as lie in short runs,
+// fewer than kernels join, as the heads of a token do within an array that holds other things, too.
+template <class S>
+bool brought(const Rows<S>& p) {
+    constexpr index FEW = 16, JOINED = 1 << 10;   // rows, bytes
+    const View& v = p.view;
+    if (v.stride[0][2] != 1 || (p.residual && v.stride[2][2] != 1)) return true;
+    return sizeof(Arith<S>) == 4 && v.size[1] < FEW && v.size[0] >= FEW && !v.even(0) && v.even(1) &&
+           v.size[2] * index(sizeof(S)) <= JOINED;
+}
+
+template <class S>
+struct Run {
+    index first, rows;   // of all rows
+    Matrix<const S> x, residual;
+    Matrix<S> y, sum;
+};
+
+// f(run) for runs of evenly spaced rows, from row `from` to row `to`; of those in the panel, if there is one.
+template <class S, class F>
+void each_run(const Rows<S>& p, index from, index to, index longest, const Panel<S>* panel, const F& f) {
+    const View& v = p.view;
+    const auto lie = [&](auto* array, int operand, const auto& offset) {
+        return Matrix<std::remove_pointer_t<decltype(array)>>{array ? array + offset(operand) : nullptr,
+                                                              v.stride[operand][1]};
+    };
+    if (!panel)
+        return each_run(v, from, to, longest, false, [&](index row, index n, const auto& offset) {
+            f(Run<S>{row, n, lie(p.x, 0, offset), lie(p.residual, 2, offset), lie(p.y, 1, offset), lie(p.sum, 3, offset)});
+        });
+    const bool even = v.even(1) && v.even(3);
+    for (index start = from, end = from; start < to; start = end) {
+        end = std::min(to, start + std::min(longest, panel->rows()));
+        each_run(v, start, end, end, false, [&](index row, index n, const auto& offset) {
+            const auto bring = [&](int array, const S* from, int operand) {
+                const index(&stride)[3] = v.stride[operand];
+                if (from) panel->fill(array, row - start, from + offset(operand), stride[1], stride[2], n, v.size[2]);
+            };
+            bring(0, p.x, 0);
+            bring(1, p.residual, 2);
+        });
+        each_run(v, start, end, end, even, [&](index row, index n, const auto& offset) {
+            const auto in_panel = [&](int array) {
+                return Matrix<const S>{panel->row(array, row - start), panel->stride()};
+            };
+            f(Run<S>{row, n, in_panel(0), in_panel(1), lie(p.y, 1, offset), lie(p.sum, 3, offset)});
+        });
     }
 }
 
 template <class S>
 void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool stream, bool beyond, bool far, bool across,
-               Arith<S>* held) {
-    const View& v = p.view;
+               const Panel<S>* panel, Arith<S>* held) {
+    const index cols = p.view.size[2], ahead = rows_ahead(stream ? SENT_FAR : SENT_NEAR, cols, sizeof(S));
     const bool segments = p.affine.segment > 1 && (p.affine.weight || p.affine.bias);
     const auto norm = p.residual ? k.rows_add_norm : segments ? k.rows_norm_segments : k.rows_norm;
-    each_run(p, from, to, to - from, [&](index row, const S* x, S* y, index rows) {
-        const index outer = row / v.size[1], inner = row % v.size[1];
-        const auto offset = [&](int operand) { return outer * v.stride[operand][0] + inner * v.stride[operand][1]; };
+    each_run(p, from, to, to - from, panel, [&](const Run<S>& run) {
         RowAffine<Arith<S>> affine = p.affine;
-        affine.first = row % affine.period;
-        const index ahead = rows_ahead(stream ? SENT_FAR : SENT_NEAR, v.size[2], sizeof(S));
-        Arith<S>*mean = p.mean ? p.mean + row : nullptr, *rstd = p.rstd ? p.rstd + row : nullptr;
-        const S* residual = p.residual ? p.residual + offset(2) : nullptr;
-        S* sum = p.sum ? p.sum + offset(3) : nullptr;
-        norm({x,          y,      rows,     v.size[2], v.stride[0][1], v.stride[1][1], affine,
-              p.how,      mean,   rstd,     stream,    ahead,          beyond,         far,
-              p.centered, across, residual, sum,       v.stride[2][1], v.stride[3][1], held});
+        affine.first = run.first % affine.period;
+        Arith<S>*mean = p.mean ? p.mean + run.first : nullptr, *rstd = p.rstd ? p.rstd + run.first : nullptr;
+        norm({run.x.at,
+              run.y.at,
+              run.rows,
+              cols,
+              run.x.stride,
+              run.y.stride,
+              affine,
+              p.how,
+              mean,
+              rstd,
+              stream,
+              ahead,
+              beyond,
+              far,
+              p.centered,
+              across,
+              p.residual ? run.residual.at : nullptr,
+              run.sum.at,
+              run.residual.stride,
+              run.sum.stride,
+              held});
     });
 }
 
 template <class S>
-void moments_of_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool beyond) {
-    const View& v = p.view;
-    const double of_count = 1.0 / double(v.size[2]);
-    each_run(p, from, to, STRIP, [&](index row, const S* x, S*, index rows) {
-        double *mean = p.moments.mean + row, *low = p.moments.low + row, *m2 = p.moments.m2 + row;
-        k.rows_moments({x, rows, v.size[2], v.stride[0][1], {1, 1}, mean, low, m2, beyond});
-        for (index i = 0; i < rows; ++i) {
+void moments_of_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool beyond, const Panel<S>* panel) {
+    const index cols = p.view.size[2];
+    const double of_count = 1.0 / double(cols);
+    each_run(p, from, to, STRIP, panel, [&](const Run<S>& run) {
+        double *mean = p.moments.mean + run.first, *low = p.moments.low + run.first, *m2 = p.moments.m2 + run.first;
+        k.rows_moments({run.x.at, run.rows, cols, run.x.stride, {1, 1}, mean, low, m2, beyond});
+        for (index i = 0; i < run.rows; ++i) {
             using T = Arith<S>;
             Range range = {1, 1};
             if (!finish<T>(of_count, mean[i], low[i], m2[i], {0, 0}, 1, 1).in_range) {
                 range = other_range<T>(m2[i]);
-                k.rows_moments({x + i * v.stride[0][1], 1, v.size[2], 0, range, mean + i, low + i, m2 + i, false});
+                k.rows_moments({run.x.at + i * run.x.stride, 1, cols, 0, range, mean + i, low + i, m2 + i, false});
             }
             to_true_units(range, mean[i], low[i], m2[i]);
         }
@@ -157,20 +221,27 @@ void solve(const Rows<S>& given) {
     const bool across = writes_across(p, stream);
     const Parameters<S> parameters(p, across);
     p.affine = parameters.affine;
-    // For each thread a row of sums, which are not to be read where they are streamed to. (They are written at the same
-    // time, and so at the same place in a page: what is read has the rest of it.)
-    const Beside<Arith<S>> row(p.sum, p.view.size[2]);
-    const std::size_t each = row.bytes();
-    std::optional<Scratch> sums;
-    if (p.residual && stream) sums.emplace(each * std::size_t(threads));
+    // For each thread, what it brings side by side, and a row of sums, which are not to be read where they are streamed to.
+    // (They are written at the same time, and so at the same place in a page: what is read has the rest of it.)
+    const bool brings = brought(p);
+    const index cols = p.view.size[2];
+    const Panel<S> panel(cols, ceil_div(rows, threads), p.residual ? 2 : 1, PANEL);
+    const Beside<Arith<S>> row(p.sum, cols);
+    const std::size_t room = brings ? panel.bytes() : 0, each = room + (p.residual && stream ? row.bytes() : 0);
+    std::optional<Scratch> scratch;
+    if (each) scratch.emplace(each * std::size_t(threads));
     run_team(threads, [&](const Team& team) {
         const index from = team.from(rows), to = team.to(rows);
         if (from == to) return;
+        char* own = each ? scratch->data() + each * std::size_t(team.id) : nullptr;
+        Panel<S> near = panel;
+        near.lie_at(own);
+        const Panel<S>* by = brings ? &near : nullptr;
         if (p.y)
-            norm_rows(p, k, from, to, stream, beyond, beyond_caches(bytes), across,
-                      sums ? row.place(sums->data() + each * std::size_t(team.id), 0) : nullptr);
+            norm_rows(p, k, from, to, stream, beyond && !brings, !brings && beyond_caches(bytes), across, by,
+                      each > room ? row.place(own + room, 0) : nullptr);
         else
-            moments_of_rows(p, k, from, to, moments_send(bytes));
+            moments_of_rows(p, k, from, to, !brings && moments_send(bytes), by);
     });
 }
 

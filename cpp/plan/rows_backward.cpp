@@ -1,15 +1,15 @@
 // Blocks of rows over threads, each with partial sums for dweight and dbias; then columns over threads, to sum the blocks.
-// Where rows are columns of the view (a channel axis that comes first), each thread turns some at a time: their bits are
-// those of rows, and no array is moved as a whole.
+// Where rows are columns of the view (a channel axis that comes first), or the elements of one lie apart, each thread
+// brings some at a time side by side: their bits are those of rows, and no array is moved as a whole.
 #include "plan/rows_backward.hpp"
 
 #include <algorithm>
 
 #include "dispatch/dispatch.hpp"
 #include "plan/beside.hpp"
+#include "plan/panel.hpp"
 #include "plan/rows.hpp"
 #include "plan/threads.hpp"
-#include "plan/turn.hpp"
 
 namespace onepass {
 namespace {
@@ -18,8 +18,9 @@ namespace {
 constexpr index BLOCKS = 32, FEWEST = 8, MOST = 64;
 index block_rows(index rows) { return std::clamp(rows / BLOCKS, FEWEST, MOST); }
 
-constexpr index SHORT = 256;   // bytes of a row that is not streamed as soon as others
-constexpr index TILE = 256;    // columns that a thread sums at a time: whole cache lines
+constexpr index SHORT = 256;         // bytes of a row that is not streamed as soon as others
+constexpr index PANEL = 512 << 10;   // bytes
+constexpr index TILE = 256;          // columns that a thread sums at a time: whole cache lines
 
 // The sums of one block (those of a group's follow each other): dweight, and behind it dbias.
 template <class T>
@@ -33,73 +34,50 @@ struct Sums {
     T* dbias(index block) const { return centered ? dweight(block) + stride : nullptr; }
 };
 
-// x and dy of some rows whose elements lie apart, brought side by side: those of one thread, which its second cache holds.
-// (They are not whole pages apart: such rows lie in few sets of the first cache.)
+// In which dimension rows follow each other, and their elements.
 template <class S>
-class Panel {
-    static constexpr index LINE = index(Scratch::LINE / sizeof(S)), BYTES = 512 << 10;
-
-  public:
-    Panel(index cols, index block) : stride_((cols + LINE - 1) / LINE * LINE + LINE) {
-        const index pieces = block * 2 * stride_ * index(sizeof(S)) / BYTES + 1;
-        rows_ = (block / pieces + LINE - 1) / LINE * LINE;
-    }
-    std::size_t bytes() const { return std::size_t(2 * rows_ * stride_) * sizeof(S); }
-    void lie_at(char* scratch) { x_ = reinterpret_cast<S*>(scratch); }
-
-    index rows() const { return rows_; }
-    index stride() const { return stride_; }
-    S* array(int operand) const { return x_ + operand * rows_ * stride_; }
-
-    // From or to columns of an array whose rows lie `stride` apart.
-    void fill(int operand, const S* from, index stride, index cols, index rows) const {
-        turn_squares<true>(Matrix<const S>{from, stride}, Matrix<S>{array(operand), stride_}, cols, rows);
-    }
-    void empty(int operand, S* to, index stride, index cols, index rows) const {
-        turn_squares<false>(Matrix<S>{to, stride}, Matrix<S>{array(operand), stride_}, cols, rows);
-    }
-
-  private:
-    index stride_, rows_;
-    S* x_ = nullptr;
-};
-
-// How rows are read and written: as they lie, or by way of a panel.
+int along(const RowGradients<S>& p) {
+    return p.view.kind == Kind::columns ? 2 : 1;
+}
 template <class S>
+int across(const RowGradients<S>& p) {
+    return 3 - along(p);
+}
+// Whether the elements of an operand's rows lie apart.
+template <class S>
+bool apart(const RowGradients<S>& p, int operand) {
+    return p.view.stride[operand][across(p)] != 1;
+}
+
+// How they are read and written; panels: some of them by way of one.
 struct Way {
-    bool stream, far;
-    const Panel<S>* panel;
+    bool stream, far, panels;
 };
 
 template <class S>
-void add_block(const RowGradients<S>& p, const Sums<Arith<S>>& sums, index block, index from, index to, const Way<S>& way) {
+void add_block(const RowGradients<S>& p, const Sums<Arith<S>>& sums, index block, index from, index to, const Way& way,
+               const Panel<S>& panel) {
     const View& v = p.view;
+    const index cols = v.size[across(p)];
     std::fill_n(sums.dweight(block), sums.both() * sums.stride, Arith<S>(0));
-    const auto add = [&](const S* x, const S* dy, S* dx, index rows, index cols, index x_stride, index dy_stride,
-                         index dx_stride) {
-        kernels<S>().rows_backward({x, dy, dx, rows, cols, x_stride, dy_stride, dx_stride, p.weight, p.how,
+    for (index row = from; row < to;) {   // in runs of evenly spaced rows
+        const index outer = row / v.size[along(p)], inner = row % v.size[along(p)];
+        const index run = std::min({v.size[along(p)] - inner, to - row, way.panels ? panel.rows() : to});
+        const auto begin = [&](int operand) { return v.offset(operand, outer) + inner * v.stride[operand][along(p)]; };
+        const auto bring = [&](int operand, int array, const S* at) {
+            const index(&stride)[3] = v.stride[operand];
+            if (!apart(p, operand)) return Matrix<const S>{at + begin(operand), stride[along(p)]};
+            panel.fill(array, 0, at + begin(operand), stride[along(p)], stride[across(p)], run, cols);
+            return Matrix<const S>{panel.row(array, 0), panel.stride()};
+        };
+        const Matrix<const S> x = bring(0, 0, p.x), dy = bring(2, 1, p.dy);
+        // dx over x: each element of a row is read before it is written, and a third array would not leave as much room.
+        const Matrix<S> dx =
+            apart(p, 1) ? Matrix<S>{panel.row(0, 0), panel.stride()} : Matrix<S>{p.dx + begin(1), v.stride[1][along(p)]};
+        kernels<S>().rows_backward({x.at, dy.at, dx.at, run, cols, x.stride, dy.stride, dx.stride, p.weight, p.how,
                                     sums.dweight(block), sums.dbias(block), way.stream, way.far,
                                     rows_ahead(SENT_FAR, cols, sizeof(S)), p.centered});
-    };
-    const int along = way.panel ? 2 : 1;   // the dimension in which rows follow each other
-    const index longest = way.panel ? way.panel->rows() : to - from;
-    for (index row = from; row < to;) {   // in runs of evenly spaced rows
-        const index outer = row / v.size[along], inner = row % v.size[along];
-        const index run = std::min({v.size[along] - inner, to - row, longest});
-        const auto offset = [&](int operand) { return outer * v.stride[operand][0] + inner * v.stride[operand][along]; };
-        if (way.panel) {
-            const Panel<S>& panel = *way.panel;
-            const index cols = v.size[1];
-            panel.fill(0, p.x + offset(0), v.stride[0][1], cols, run);
-            panel.fill(1, p.dy + offset(2), v.stride[2][1], cols, run);
-            // dx over x: each element of a row is read before it is written, and a third array would not leave as much
-            // room.
-            add(panel.array(0), panel.array(1), panel.array(0), run, cols, panel.stride(), panel.stride(), panel.stride());
-            panel.empty(0, p.dx + offset(1), v.stride[1][1], cols, run);
-        } else {
-            add(p.x + offset(0), p.dy + offset(2), p.dx + offset(1), run, v.size[2], v.stride[0][1], v.stride[2][1],
-                v.stride[1][1]);
-        }
+        if (apart(p, 1)) panel.empty(0, p.dx + begin(1), v.stride[1][across(p)], run, cols);
         row += run;
     }
 }
@@ -118,8 +96,8 @@ template <class S>
 void solve(const RowGradients<S>& given) {
     using T = Arith<S>;
     RowGradients<S> p = given;
-    const bool turned = p.view.kind == Kind::columns;
-    const index rows = p.view.size[0] * p.view.size[turned ? 2 : 1], cols = p.view.size[turned ? 1 : 2];
+    const index rows = p.view.size[0] * p.view.size[along(p)], cols = p.view.size[across(p)];
+    const bool turned = apart(p, 1), panels = turned || apart(p, 0) || apart(p, 2);
     const index size = block_rows(rows), blocks = (rows + size - 1) / size;
     const index tasks = p.groups * blocks, weights = p.groups * cols;
     const index bytes = 3 * p.groups * p.view.elements() * index(sizeof(S));
@@ -127,19 +105,19 @@ void solve(const RowGradients<S>& given) {
     // (Three arrays crowd a cache sooner than two: as little of it as can be, however many threads there are; but to stream
     // short rows, a few lines of each, takes longer still, and they get what several threads have.)
     const int crowd = cols * index(sizeof(S)) <= SHORT ? 2 : 1;
-    const bool stream = !turned && streams(p.x, p.dx, bytes, crowd, true), far = stream && beyond_caches(bytes);
+    const bool stream = !turned && streams(p.x, p.dx, bytes, crowd, true), far = stream && !panels && beyond_caches(bytes);
 
     // All of these are read beside dx, for each row again. Streamed stores pend for long, and so do all that come behind
     // them: what is written lies as dx does in its pages then, and leaves the rest of a page to what is read.
     const index page = index(PAGE / sizeof(T)), unit = stream && 2 * cols > page ? page : index(Scratch::LINE / sizeof(T));
     Sums<T> sums = {nullptr, (cols + unit - 1) / unit * unit, p.centered};
-    Panel<S> panel(cols, size);
-    const std::size_t panels = turned ? std::size_t(threads) * panel.bytes() : 0;
+    const Panel<S> panel(cols, size, 2, PANEL);
+    const std::size_t room = panels ? panel.bytes() : 0, rooms = std::size_t(threads) * room;
     const S* dx = turned ? nullptr : p.dx;   // (A panel lies on lines.)
     const Beside<T> weight_beside(dx, weights), sums_beside(dx, tasks * sums.both() * sums.stride);
-    const Scratch scratch(panels + weight_beside.bytes() + sums_beside.bytes());
-    T* weight = weight_beside.place(scratch.data() + panels, 2);
-    sums.partial = sums_beside.place(scratch.data() + panels + weight_beside.bytes(), stream ? 0 : 4);
+    const Scratch scratch(rooms + weight_beside.bytes() + sums_beside.bytes());
+    T* weight = weight_beside.place(scratch.data() + rooms, 2);
+    sums.partial = sums_beside.place(scratch.data() + rooms + weight_beside.bytes(), stream ? 0 : 4);
     if (p.weight)
         std::copy_n(p.weight, weights, weight);
     else
@@ -150,11 +128,11 @@ void solve(const RowGradients<S>& given) {
     const index tiles = (cols + TILE - 1) / TILE;
     run_team(threads, [&](const Team& team) {
         Panel<S> own = panel;
-        own.lie_at(scratch.data() + std::size_t(team.id) * panel.bytes());
+        own.lie_at(scratch.data() + std::size_t(team.id) * room);
         team.each(tasks, [&](index task) {
             const index first = task % blocks * size;
-            add_block(of_group(p, task / blocks), sums, task, first, std::min(rows, first + size),
-                      {stream, far, turned ? &own : nullptr});
+            add_block(of_group(p, task / blocks), sums, task, first, std::min(rows, first + size), {stream, far, panels},
+                      own);
         });
         team.barrier();
         team.each(p.groups * tiles, [&](index task) {

@@ -57,9 +57,8 @@ struct Matrix {
 };
 
 // far is rows x cols, and near its columns x rows. What is near lies in a cache, so the way goes along the rows of far: no
-// stream that a processor's own prefetcher follows. So they are sent for, early into the second cache and soon into the
-// first; behind the last of them come the next columns of the first. And so are the lines of near, which are soon read or
-// written by pieces.
+// stream that a processor's own prefetcher follows. So they are sent for, early into the second cache; behind the last of
+// them come the next columns of the first. And so are the lines of near, which are soon read or written by pieces.
 template <bool IN, class Far, class Near>
 void turn_squares(Matrix<Far> far, Matrix<Near> near, index rows, index cols) {
     using Squares = Square<sizeof(Near)>;
@@ -77,8 +76,7 @@ void turn_squares(Matrix<Far> far, Matrix<Near> near, index rows, index cols) {
     for (; i + SIDE <= rows; i += SIDE) {
         Far* there = far.at + i * far.stride;
         Near* here = near.at + i;
-        const Far *soon = there + SIDE * far.stride,
-                  *early = there + (i + EARLY < rows ? EARLY * far.stride : (EARLY - rows) * far.stride + cols);
+        const Far* early = there + (i + EARLY < rows ? EARLY * far.stride : (EARLY - rows) * far.stride + cols);
         const Near* beside = near.at + i / SIDE % SQUARES * SIDE * near.stride + (i / LINE + 1) * LINE;
         const auto square = [=](index j) {
             constexpr index SIZE = index(sizeof(Near));
@@ -92,7 +90,6 @@ void turn_squares(Matrix<Far> far, Matrix<Near> near, index rows, index cols) {
             for (index k = 0; k < SIDE; ++k) {
                 const index last = k * far.stride + j + LINE - 1;   // its line holds the others, or has been sent for
                 __builtin_prefetch(early + last, IN ? TO_READ : TO_WRITE, SECOND);
-                __builtin_prefetch(soon + last, IN ? TO_READ : TO_WRITE, FIRST);
                 __builtin_prefetch(beside + (j + k) * near.stride, IN ? TO_WRITE : TO_READ, FIRST);
             }
             for (index k = 0; k < SQUARES; ++k) square(j + k * SIDE);

@@ -1,5 +1,8 @@
 #include "plan/view.hpp"
 
+#include <algorithm>
+#include <cstdlib>
+
 namespace onepass {
 namespace {
 
@@ -15,6 +18,12 @@ bool as_columns_fit(const View& view, int count) {
     for (int k = 0; k < count; ++k)
         if (view.stride[k][1] != view.size[2]) return false;
     return true;
+}
+
+// Whether cache lines hold several elements of a row, or one of several rows.
+bool near(const index (&stride)[3]) {
+    constexpr index CLOSE = 8;   // elements
+    return std::min(std::abs(stride[1]), std::abs(stride[2])) <= CLOSE;
 }
 
 }   // namespace
@@ -46,16 +55,28 @@ View canonical(const Operands& arrays, const bool* reduced) {
         ++n;
     }
     View view;
-    if (n > 3) return view;
-    for (int i = 0; i < n; ++i) {
-        view.size[3 - n + i] = dims[i].size;
+    const int nestings = std::max(n - 3, 0);
+    const bool of_rows =
+        dims[n - 1].reduced && std::none_of(dims, dims + n - 1, [](const Dim& dim) { return dim.reduced; });
+    if (nestings > (of_rows ? MAX_NESTED : 0)) return view;
+    for (int i = 0; i < n; ++i)
         for (int k = 0; k < arrays.count; ++k) {
             if (dims[i].stride[k] % arrays.itemsize[k] != 0) return view;
-            view.stride[k][3 - n + i] = dims[i].stride[k] / arrays.itemsize[k];
+            dims[i].stride[k] /= arrays.itemsize[k];
         }
+    for (int i = 0; i < n; ++i) {
+        const bool nested = 0 < i && i <= nestings;
+        const int place = i == 0 && nestings ? 0 : 3 - n + i;
+        if (nested)
+            view.nested[view.nestings++].size = dims[i].size;
+        else
+            view.size[place] = dims[i].size;
+        for (int k = 0; k < arrays.count; ++k)
+            (nested ? view.nested[i - 1].stride[k] : view.stride[k][place]) = dims[i].stride[k];
     }
+    for (int i = 0; i < nestings; ++i) view.size[0] *= view.nested[i].size;
     for (int k = 0; k < arrays.count; ++k)
-        if (view.stride[k][2] != 1) return view;
+        if (view.stride[k][2] != 1 && !(of_rows && arrays.loose[k] && near(view.stride[k]))) return view;
     const bool last = dims[n - 1].reduced, middle = n > 1 && dims[n - 2].reduced, first = n > 2 && dims[n - 3].reduced;
     if (!last)
         view.kind = !first ? Kind::columns : Kind::none;   // middle is reduced: see above

@@ -5,7 +5,9 @@
 //   blocks   REDUCED kept    REDUCED     batch norm channels-first
 //
 // The last dimension is contiguous. Which view an array gets depends on its shape and the axes alone, never on its
-// strides, so that strides cannot change a bit of the result; an array whose strides do not fit is copied first.
+// strides, so that strides cannot change a bit of the result; an array whose strides do not fit is copied first. Of rows,
+// whose bits are their own, more will fit: their first dimension may consist of several, for which no single stride will
+// do; and the elements of loose arrays may lie apart, if they lie close or rows do.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +16,11 @@ namespace onepass {
 
 using index = std::ptrdiff_t;
 
+inline constexpr index ceil_div(index a, index b) { return (a + b - 1) / b; }
+
 constexpr int MAX_NDIM = 64;   // NumPy 2's own
 constexpr int MAX_OPERANDS = 4;
+constexpr int MAX_NESTED = 4;
 
 // Spans of a block at least this long are rows for the row kernels, shorter ones columns. Rows of fewer columns than NARROW
 // are folded: many are seen as one. Both are part of the result's bits.
@@ -28,7 +33,30 @@ struct View {
     index size[3] = {1, 1, 1};
     index stride[MAX_OPERANDS][3] = {};   // elements
 
+    // Of the first dimension, what it consists of, but for the outermost, whose stride is its own.
+    int nestings = 0;
+    struct Nested {
+        index size, stride[MAX_OPERANDS];
+    } nested[MAX_NESTED] = {};
+
     index elements() const { return size[0] * size[1] * size[2]; }
+    // Whether all of the first dimension follows the second one's end.
+    bool even(int operand) const {
+        index next = size[1] * stride[operand][1], outermost = size[0];
+        for (int i = nestings - 1; i >= 0; --i) {
+            if (nested[i].stride[operand] != next) return false;
+            next *= nested[i].size;
+            outermost /= nested[i].size;
+        }
+        return outermost == 1 || stride[operand][0] == next;
+    }
+    // Where what is at `first` in the first dimension begins.
+    index offset(int operand, index first) const {
+        index at = 0;
+        for (int i = nestings - 1; i >= 0; first /= nested[i--].size)
+            at += first % nested[i].size * nested[i].stride[operand];
+        return at + first * stride[operand][0];
+    }
 };
 
 struct Operands {
@@ -37,6 +65,7 @@ struct Operands {
     int count = 0;                             // arrays of that shape
     const index* strides[MAX_OPERANDS] = {};   // bytes
     index itemsize[MAX_OPERANDS] = {};
+    bool loose[MAX_OPERANDS] = {};
 };
 
 // Kind::none where the strides do not fit. No size may be zero.

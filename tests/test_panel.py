@@ -1,0 +1,110 @@
+"""Rows that are brought side by side, some at a time, and rows whose first dimensions no single stride joins.
+
+What comes of them is known without it: the bits of the same call on arrays in C order.
+"""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import onepass as op
+
+
+def values(*shape):
+    return np.random.default_rng(0).standard_normal(shape)
+
+
+# More rows than a panel holds, and more panels than one; each function of an array gives a view of another.
+VIEWS = {
+    "transposed": (values(300, 1500), lambda a: a.T),
+    "transposed, narrow": (values(20, 15000), lambda a: a.T),
+    "transposed, wide": (values(9000, 40), lambda a: a.T),
+    "transposed, a few": (values(17, 19), lambda a: a.T),
+    "channels last": (values(3, 70, 9, 13), lambda a: np.moveaxis(a, 1, -1)),
+    "heads first": (values(2, 60, 5, 64), lambda a: a.transpose(0, 2, 1, 3)),
+    "windows": (values(2, 4, 3, 4, 3, 20), lambda a: a.transpose(0, 1, 3, 2, 4, 5)),
+    "many dimensions": (values(3, 2, 3, 2, 3, 2, 3, 8), lambda a: a.transpose(6, 5, 4, 3, 2, 1, 0, 7)),
+    "three heads of eight": (values(3, 500, 8, 64), lambda a: a[:, :, :3]),
+    "a head of eight": (values(40, 8, 17), lambda a: a[:, 5:6]),
+    "heads, narrow": (values(9000, 4, 9), lambda a: a[:, 1:]),
+    "every second element": (values(700, 250), lambda a: a[:, ::2]),
+    "every seventh element": (values(700, 700), lambda a: a[:, ::7]),
+    "backwards": (values(30, 20, 150), lambda a: a[:, :, ::-1]),
+    "all backwards": (values(300, 1500), lambda a: a.T[::-1, ::-1]),
+    "columns of rows that lie apart": (values(400, 600), lambda a: a[:, ::2].T),
+    "one element, many times": (values(600, 1), lambda a: np.broadcast_to(a, (600, 130))),
+}
+
+every_dtype = pytest.mark.parametrize(
+    "dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64], ids=lambda dtype: dtype.__name__
+)
+every_view = pytest.mark.parametrize("name", VIEWS)
+
+
+def view_of(name, dtype):
+    array, view = VIEWS[name]
+    x = view(array.astype(dtype))
+    return x, np.ascontiguousarray(x)
+
+
+def parameters(x):
+    cols = np.arange(x.shape[-1])
+    return (1 + 0.01 * (cols % 7)).astype(x.dtype), (0.1 * (cols % 5)).astype(x.dtype)
+
+
+def same(got, want):
+    got, want = (a if isinstance(a, tuple) else (a,) for a in (got, want))
+    return all(g.tobytes() == w.tobytes() for g, w in zip(got, want, strict=True))
+
+
+@every_dtype
+@pytest.mark.parametrize("threads", [1, 3])
+@every_view
+def test_norms_of_rows(name, dtype, threads):
+    x, dense = view_of(name, dtype)
+    weight, bias = parameters(x)
+    with op.num_threads(threads):
+        for call in (
+            lambda a: op.layer_norm(a, weight, bias),
+            lambda a: op.layer_norm(a, weight, bias, return_stats=True),
+            lambda a: op.rms_norm(a, weight),
+            lambda a: op.min_max_scale(a, axis=-1),
+            lambda a: op.standardize(a, axis=-1),
+            lambda a: op.add_layer_norm(a, a, weight, bias),
+            lambda a: op.add_rms_norm(a, dense, weight),
+            lambda a: op.add_rms_norm(dense, a, weight),
+        ):
+            assert same(call(x), call(dense))
+        got, want = op.moments(x, axis=-1), op.moments(dense, axis=-1)
+        assert same((got.mean, got.m2), (want.mean, want.m2))
+        out = np.empty((*x.shape[:-1], x.shape[-1] + 3), dtype)[..., 1:-2]
+        assert same(op.layer_norm(x, weight, bias, out=out), op.layer_norm(dense, weight, bias))
+
+
+@every_dtype
+@pytest.mark.parametrize("threads", [1, 3])
+@every_view
+def test_gradients_of_rows(name, dtype, threads):
+    x, dense = view_of(name, dtype)
+    weight, _ = parameters(x)
+    with op.num_threads(threads):
+        for norm in (op.layer_norm_backward, op.rms_norm_backward):
+            want = norm(dense, dense, weight)
+            for dy, of in ((x, x), (x, dense), (dense, x)):
+                assert same(norm(dy, of, weight), want)
+
+
+@every_dtype
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("name", [name for name in VIEWS if len(VIEWS[name][1](VIEWS[name][0]).shape) > 2])
+def test_groups_of_channels(name, dtype, threads):
+    x, dense = view_of(name, dtype)
+    weight = np.arange(x.shape[1]).astype(dtype)
+    groups = next(n for n in (5, 4, 3, 2, 1) if x.shape[1] % n == 0)
+    with op.num_threads(threads):
+        for call in (
+            lambda a: op.group_norm(a, groups, weight, weight),
+            lambda a: op.instance_norm(a, weight, return_stats=True),
+            lambda a: op.layer_norm(a, axis=(-2, -1)),
+        ):
+            assert same(call(x), call(dense))
