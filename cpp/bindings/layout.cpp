@@ -9,11 +9,12 @@ bool written(int operand) { return operand % 2 == 1; }
 
 View view_of(const Array* arrays, int count, const bool* reduced, Wanted wanted, Reads reads) {
     Operands operands;
+    bool aligned = true;
     operands.ndim = arrays[0].ndim;
     operands.shape = arrays[0].shape;
     operands.count = count;
     for (int i = 0; i < count; ++i) {
-        if (!arrays[i].aligned()) return View{};
+        aligned = aligned && arrays[i].aligned();
         operands.strides[i] = arrays[i].strides;
         operands.itemsize[i] = size_of(arrays[i].dtype);
         operands.loose[i] = reads == Reads::loose && !written(i);
@@ -27,18 +28,21 @@ View view_of(const Array* arrays, int count, const bool* reduced, Wanted wanted,
     }
     const bool usable = view.kind == Kind::rows || (view.kind == Kind::columns && wanted != Wanted::rows) ||
                         (view.kind == Kind::blocks && wanted == Wanted::all);
-    return usable ? view : View{};
+    if (!(usable && aligned)) view.kind = Kind::none;
+    return view;
 }
 
 }   // namespace
 
-Layout::Layout(const Array* operands, int count, const bool* reduced, Wanted wanted, Reads reads) {
-    for (int i = 0; i < count; ++i) used_[i] = given_[i] = operands[i];
-    view = view_of(used_, count, reduced, wanted, reads);
+Layout::Layout(const Array* operands, int count, const bool* reduced, Wanted wanted, Reads reads)
+    : view(view_of(operands, count, reduced, wanted, reads)), given_(operands) {
     if (view.kind != Kind::none) return;
 
     for (int i = 0; i < count; ++i)
-        if (!(used_[i].contiguous() && used_[i].aligned())) used_[i] = written(i) ? fresh(given_[i]) : copied(given_[i]);
+        if (given_[i].contiguous() && given_[i].aligned())
+            used_[i] = given_[i];
+        else
+            used_[i] = written(i) ? fresh(given_[i]) : copied(given_[i]);
     view = view_of(used_, count, reduced, wanted, reads);
     if (view.kind != Kind::none) return;
 
@@ -59,7 +63,7 @@ Layout::Layout(const Array* operands, int count, const bool* reduced, Wanted wan
 }
 
 void Layout::finish(int i) const {
-    if (used_[i].object.is(given_[i].object)) return;
+    if (!used_[i] || used_[i].object.is(given_[i].object)) return;
     assign(order_ ? input("array", given_[i].object.attr("transpose")(order_)) : given_[i], used_[i]);
 }
 

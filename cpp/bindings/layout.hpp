@@ -12,19 +12,21 @@ enum class Wanted { rows, rows_and_columns, all };
 // Whether rows that are read may be loose (view.hpp).
 enum class Reads { dense, loose };
 
-// The arrays as the plan sees them; operands 0 and 2 are read, 1 and 3 written. finish() brings a result to where the
-// caller wanted it. The view's kind depends on shape and axes alone; moved groups stand in the same order as in the array.
+// The arrays as the plan sees them, which must outlive this; operands 0 and 2 are read, 1 and 3 written. finish() brings a
+// result to where the caller wanted it. The view's kind depends on shape and axes alone; moved groups stand in the same
+// order as in the array.
 class Layout {
   public:
     Layout(const Array* operands, int count, const bool* reduced, Wanted wanted, Reads reads = Reads::dense);
     void finish(int operand) const;
-    const Array& operand(int i) const { return used_[i]; }
+    const Array& operand(int i) const { return used_[i] ? used_[i] : given_[i]; }
 
     View view;
 
   private:
-    Array given_[MAX_OPERANDS], used_[MAX_OPERANDS];
-    py::object order_;   // of axes, where moved
+    const Array* given_;
+    Array used_[MAX_OPERANDS];   // in place of those given
+    py::object order_;           // of axes, where moved
 };
 
 // A new array for statistics: x's shape with the reduced axes of length 1.

@@ -105,7 +105,7 @@ py::object row_norm(const RowNorm& call) {
         fill_nan(rstd);
     } else {
         const Array w = in_arithmetic(weight, x.dtype), b = in_arithmetic(bias, x.dtype);
-        const Array operands[] = {x, out, residual, sum};
+        const Array operands[] = {x, out, residual, sum}, of_sum[] = {sum, out};
         // Only rows are added and normalized in one go; for columns, whose bits are their own, the sum comes first.
         const Layout plain(operands, 2, reduced, Wanted::rows_and_columns, Reads::loose);
         const bool fused = adds && plain.view.kind == Kind::rows;
@@ -117,7 +117,6 @@ py::object row_norm(const RowNorm& call) {
         if (fused) {
             added.emplace(operands, 4, reduced, Wanted::rows, Reads::loose);
         } else if (adds) {
-            const Array of_sum[] = {sum, out};
             added.emplace(of_sum, 2, reduced, Wanted::rows_and_columns, Reads::loose);
         }
         const Layout& at = added ? *added : plain;

@@ -11,17 +11,17 @@
 
 namespace onepass {
 
-// Those of one thread. (They lie an odd number of lines apart: where a matrix is turned, many are written side by side, and
-// should not lie in few sets of the first cache. Narrow ones lie end to end.)
+// Those of one thread. (Where a matrix is turned, many are written side by side, and should not lie in few sets of the
+// first cache: an odd number of lines apart.)
 template <class S>
 class Panel {
-    static constexpr index SIZE = index(sizeof(S)), LINE = index(Scratch::LINE) / SIZE, NARROW = 1024 / SIZE;
+    static constexpr index SIZE = index(sizeof(S)), LINE = index(Scratch::LINE) / SIZE;
 
   public:
-    // Of `arrays` arrays so many rows, or if those are more than `bytes` hold, even parts of them: but whole lines of what
-    // is turned.
-    Panel(index cols, index rows, int arrays, index bytes)
-        : arrays_(arrays), stride_(cols <= NARROW ? cols : (ceil_div(cols, LINE) | 1) * LINE) {
+    // Of `arrays` arrays so many rows, end to end or not, or if those are more than `bytes` hold, even parts of them: but
+    // whole lines of what is turned.
+    Panel(index cols, index rows, bool end_to_end, int arrays, index bytes)
+        : arrays_(arrays), stride_(end_to_end ? cols : (ceil_div(cols, LINE) | 1) * LINE) {
         const index held = std::max(bytes / (arrays * stride_ * SIZE) / LINE * LINE, LINE);
         rows_ = ceil_div(ceil_div(rows, ceil_div(rows, held)), LINE) * LINE;
     }

@@ -49,10 +49,13 @@ void each_run(const View& v, index from, index to, index longest, bool even, con
 // Rows that are brought into a panel before they are read: those whose elements lie apart; and such as lie in short runs,
 // fewer than kernels join, as the heads of a token do within an array that holds other things, too.
 template <class S>
-bool brought(const Rows<S>& p) {
+bool elements_apart(const Rows<S>& p) {
+    return p.view.stride[0][2] != 1 || (p.residual && p.view.stride[2][2] != 1);
+}
+template <class S>
+bool short_runs(const Rows<S>& p) {
     constexpr index FEW = 16, JOINED = 1 << 10;   // rows, bytes
     const View& v = p.view;
-    if (v.stride[0][2] != 1 || (p.residual && v.stride[2][2] != 1)) return true;
     return sizeof(Arith<S>) == 4 && v.size[1] < FEW && v.size[0] >= FEW && !v.even(0) && v.even(1) &&
            v.size[2] * index(sizeof(S)) <= JOINED;
 }
@@ -97,13 +100,13 @@ void each_run(const Rows<S>& p, index from, index to, index longest, const Panel
 }
 
 template <class S>
-void norm_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool stream, bool beyond, bool far, bool across,
-               const Panel<S>* panel, Arith<S>* held) {
+void norm_rows(const Rows<S>& p, const RowAffine<Arith<S>>& given, const Kernels<S>& k, index from, index to, bool stream,
+               bool beyond, bool far, bool across, const Panel<S>* panel, Arith<S>* held) {
     const index cols = p.view.size[2], ahead = rows_ahead(stream ? SENT_FAR : SENT_NEAR, cols, sizeof(S));
-    const bool segments = p.affine.segment > 1 && (p.affine.weight || p.affine.bias);
+    const bool segments = given.segment > 1 && (given.weight || given.bias);
     const auto norm = p.residual ? k.rows_add_norm : segments ? k.rows_norm_segments : k.rows_norm;
     each_run(p, from, to, to - from, panel, [&](const Run<S>& run) {
-        RowAffine<Arith<S>> affine = p.affine;
+        RowAffine<Arith<S>> affine = given;
         affine.first = run.first % affine.period;
         Arith<S>*mean = p.mean ? p.mean + run.first : nullptr, *rstd = p.rstd ? p.rstd + run.first : nullptr;
         norm({run.x.at,
@@ -207,8 +210,7 @@ class Parameters {
 }   // namespace
 
 template <class S>
-void solve(const Rows<S>& given) {
-    Rows<S> p = given;
+void solve(const Rows<S>& p) {
     const Kernels<S>& k = kernels<S>();
     const index rows = p.view.size[0] * p.view.size[1];
     const index bytes = p.view.elements() * index(sizeof(S)) * (p.residual ? 4 : p.y ? 2 : 1);
@@ -220,26 +222,26 @@ void solve(const Rows<S>& given) {
     const bool beyond = beyond_nearer_caches(bytes);
     const bool across = writes_across(p, stream);
     const Parameters<S> parameters(p, across);
-    p.affine = parameters.affine;
     // For each thread, what it brings side by side, and a row of sums, which are not to be read where they are streamed to.
     // (They are written at the same time, and so at the same place in a page: what is read has the rest of it.)
-    const bool brings = brought(p);
+    const bool apart = elements_apart(p), brings = apart || short_runs(p);
     const index cols = p.view.size[2];
-    const Panel<S> panel(cols, ceil_div(rows, threads), p.residual ? 2 : 1, PANEL);
+    std::optional<Panel<S>> panel;
+    if (brings) panel.emplace(cols, ceil_div(rows, threads), !apart, p.residual ? 2 : 1, PANEL);
     const Beside<Arith<S>> row(p.sum, cols);
-    const std::size_t room = brings ? panel.bytes() : 0, each = room + (p.residual && stream ? row.bytes() : 0);
+    const std::size_t room = brings ? panel->bytes() : 0, each = room + (p.residual && stream ? row.bytes() : 0);
     std::optional<Scratch> scratch;
     if (each) scratch.emplace(each * std::size_t(threads));
     run_team(threads, [&](const Team& team) {
         const index from = team.from(rows), to = team.to(rows);
         if (from == to) return;
         char* own = each ? scratch->data() + each * std::size_t(team.id) : nullptr;
-        Panel<S> near = panel;
-        near.lie_at(own);
-        const Panel<S>* by = brings ? &near : nullptr;
+        std::optional<Panel<S>> near = panel;
+        if (brings) near->lie_at(own);
+        const Panel<S>* by = brings ? &*near : nullptr;
         if (p.y)
-            norm_rows(p, k, from, to, stream, beyond && !brings, !brings && beyond_caches(bytes), across, by,
-                      each > room ? row.place(own + room, 0) : nullptr);
+            norm_rows(p, parameters.affine, k, from, to, stream, beyond && !brings, !brings && beyond_caches(bytes), across,
+                      by, each > room ? row.place(own + room, 0) : nullptr);
         else
             moments_of_rows(p, k, from, to, !brings && moments_send(bytes), by);
     });

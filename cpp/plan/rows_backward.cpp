@@ -111,7 +111,7 @@ void solve(const RowGradients<S>& given) {
     // them: what is written lies as dx does in its pages then, and leaves the rest of a page to what is read.
     const index page = index(PAGE / sizeof(T)), unit = stream && 2 * cols > page ? page : index(Scratch::LINE / sizeof(T));
     Sums<T> sums = {nullptr, (cols + unit - 1) / unit * unit, p.centered};
-    const Panel<S> panel(cols, size, 2, PANEL);
+    const Panel<S> panel(cols, size, false, 2, PANEL);
     const std::size_t room = panels ? panel.bytes() : 0, rooms = std::size_t(threads) * room;
     const S* dx = turned ? nullptr : p.dx;   // (A panel lies on lines.)
     const Beside<T> weight_beside(dx, weights), sums_beside(dx, tasks * sums.both() * sums.stride);

@@ -82,7 +82,8 @@ View canonical(const Operands& arrays, const bool* reduced) {
         view.kind = !first ? Kind::columns : Kind::none;   // middle is reduced: see above
     else if (!middle)
         view.kind = first ? Kind::blocks : Kind::rows;
-    return as_columns_fit(view, arrays.count) ? view : View{};
+    if (!as_columns_fit(view, arrays.count)) view.kind = Kind::none;
+    return view;
 }
 
 }   // namespace onepass

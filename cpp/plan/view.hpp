@@ -20,7 +20,7 @@ inline constexpr index ceil_div(index a, index b) { return (a + b - 1) / b; }
 
 constexpr int MAX_NDIM = 64;   // NumPy 2's own
 constexpr int MAX_OPERANDS = 4;
-constexpr int MAX_NESTED = 4;
+constexpr int MAX_NESTED = 3;
 
 // Spans of a block at least this long are rows for the row kernels, shorter ones columns. Rows of fewer columns than NARROW
 // are folded: many are seen as one. Both are part of the result's bits.
