@@ -1,8 +1,8 @@
 //   to[i] = from[i],   each element once, by one thread
 //
 // Where both arrays have the same fastest axis, its rows are copied. Where they have not, memory sees a matrix transposed:
-// it goes through the cache square by square, so that both sides move whole cache lines (blocking: Lam, Rothberg & Wolf
-// 1991), and by way of a square of its own, for lines a page apart have too few places in the first cache.
+// it goes through the cache tile by tile, so that both sides move whole cache lines (blocking: Lam, Rothberg & Wolf 1991),
+// and by way of a panel, for lines a page apart have too few places in the first cache.
 #include "plan/move.hpp"
 
 #include <algorithm>
@@ -10,16 +10,14 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "plan/copy.hpp"
+#include "plan/panel.hpp"
 #include "plan/threads.hpp"
-#include "plan/turn.hpp"
 
 namespace onepass {
 namespace {
 
-constexpr index EDGE = 64;   // bytes of a square's side: a cache line (of two of them four times slower)
-constexpr index EARLY = 4;   // squares
-constexpr int SECOND = 2;    // cache, as __builtin_prefetch has it
+// Bytes of a tile: of a row of `from`, as long as memory likes it, and of one of `to`.
+constexpr index HIGH = 256, WIDE = 4 << 10;
 
 struct Axis {
     index size, from, to;
@@ -46,29 +44,19 @@ struct Axes {
     }
 };
 
-// A strip of squares, from one line of `from` each, or less, to as many rows of `to`. The lines lie wherever they do, so
-// they are sent for.
+// A tile of a matrix: rows of `to`, which are columns of `from`.
 template <class E>
-void copy_strip(const char* from, char* to, const Axis rows, const Axis cols) {
-    constexpr index SIDE = EDGE / index(sizeof(E)), SIZE = index(sizeof(E)), STEP = Square<sizeof(E)>::SIDE;
-    const bool dense = rows.size == SIDE && rows.from == SIZE && cols.to == SIZE;
-    for (index col = 0; col < cols.size; col += SIDE, from += SIDE * cols.from, to += SIDE * cols.to) {
-        const index n = std::min(SIDE, cols.size - col);
-        if (!dense || n < SIDE) {
-            for (index i = 0; i < rows.size; ++i)
-                copy_row<E>(from + i * rows.from, cols.from, to + i * rows.to, cols.to, n);
-            continue;
-        }
-        E square[SIDE][SIDE];
-        for (index j = 0; j < SIDE; ++j) {
-            std::memcpy(square[j], from + j * cols.from, EDGE);
-            __builtin_prefetch(from + (EARLY * SIDE + j) * cols.from, 0, SECOND);
-            __builtin_prefetch(to + j * rows.to + EARLY * EDGE, 1, SECOND);
-        }
-        for (index i = 0; i < SIDE; i += STEP)
-            for (index j = 0; j < SIDE; j += STEP)
-                Square<sizeof(E)>::turn(&square[j][i], EDGE, to + i * rows.to + j * SIZE, rows.to);
+void copy_tile(const char* from, char* to, const Axis rows, const Axis cols, const Panel<E>& panel) {
+    constexpr index SIZE = index(sizeof(E)), LINE = index(Scratch::LINE) / SIZE;
+    if (rows.from == SIZE && cols.to == SIZE && cols.from % SIZE == 0) {
+        panel.fill(0, 0, reinterpret_cast<const E*>(from), 1, cols.from / SIZE, rows.size, cols.size);
+        for (index i = 0; i < rows.size; ++i) std::memcpy(to + i * rows.to, panel.row(0, i), std::size_t(cols.size * SIZE));
+        return;
     }
+    for (index col = 0; col < cols.size; col += LINE)
+        for (index row = 0; row < rows.size; ++row)
+            copy_row<E>(from + row * rows.from + col * cols.from, cols.from, to + row * rows.to + col * cols.to, cols.to,
+                        std::min(LINE, cols.size - col));
 }
 
 template <class E>
@@ -79,30 +67,40 @@ void move_as(const Move& m) {
     for (int i = axes.count - 2; i >= 0; --i)
         if (axes.axis[i].size > 1 && std::abs(axes.axis[i].from) < std::abs(axes.axis[fastest].from)) fastest = i;
     const bool transposed = fastest != axes.count - 1;
-    constexpr index SIDE = EDGE / index(sizeof(E));
     // The axis that is cut together with the last one comes before it.
     if (transposed) std::rotate(axes.axis + fastest, axes.axis + fastest + 1, axes.axis + axes.count - 1);
     const Axis rows = axes.axis[axes.count - 2];
-    const index step = transposed ? SIDE : 1, blocks = (rows.size + step - 1) / step;
-    index tasks = blocks, bytes = 2 * cols.size * rows.size * index(sizeof(E));
+    const index wide = transposed ? WIDE / index(sizeof(E)) : cols.size;
+    const index high = transposed ? HIGH / index(sizeof(E)) : ceil_div(WIDE / index(sizeof(E)), cols.size);
+    const index tiles = ceil_div(cols.size, wide), tasks_of_two = ceil_div(rows.size, high) * tiles;
+    index tasks = tasks_of_two, bytes = 2 * cols.size * rows.size * index(sizeof(E));
     for (int i = 0; i < axes.count - 2; ++i) {
         tasks *= axes.axis[i].size;
         bytes *= axes.axis[i].size;
     }
-    run_team(threads_for(bytes), [&](const Team& team) {
+    const int threads = threads_for(bytes);
+    const Panel<E> panel(std::min(wide, cols.size), std::min(high, rows.size), false, 1, HIGH * WIDE);
+    const std::size_t room = transposed ? panel.bytes() : 0;
+    const Scratch scratch(room * std::size_t(threads));
+    run_team(threads, [&](const Team& team) {
+        Panel<E> own = panel;
+        own.lie_at(scratch.data() + room * std::size_t(team.id));
         team.each(tasks, [&](index task) {
-            const index row = task % blocks * step;
-            const char* from = m.from + row * rows.from;
-            char* to = m.to + row * rows.to;
-            index outer = task / blocks;
+            const index place = task % tasks_of_two, row = place / tiles * high, col = place % tiles * wide;
+            const char* from = m.from + row * rows.from + col * cols.from;
+            char* to = m.to + row * rows.to + col * cols.to;
+            index outer = task / tasks_of_two;
             for (int i = axes.count - 3; i >= 0; --i) {
                 const Axis& a = axes.axis[i];
                 from += outer % a.size * a.from;
                 to += outer % a.size * a.to;
                 outer /= a.size;
             }
-            if (!transposed) return copy_row<E>(from, cols.from, to, cols.to, cols.size);
-            copy_strip<E>(from, to, {std::min(SIDE, rows.size - row), rows.from, rows.to}, cols);
+            const index n = std::min(high, rows.size - row);
+            if (transposed)
+                return copy_tile<E>(from, to, {n, rows.from, rows.to},
+                                    {std::min(wide, cols.size - col), cols.from, cols.to}, own);
+            for (index i = 0; i < n; ++i) copy_row<E>(from + i * rows.from, cols.from, to + i * rows.to, cols.to, wide);
         });
     });
 }

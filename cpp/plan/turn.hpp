@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "plan/view.hpp"
@@ -65,12 +66,12 @@ void turn_squares(Matrix<Far> far, Matrix<Near> near, index rows, index cols) {
     constexpr index SIDE = Squares::SIDE, LINE = 64 / index(sizeof(Near)), SQUARES = LINE / SIDE, EARLY = 8 * SIDE;
     constexpr int TO_READ = 0, TO_WRITE = 1, SECOND = 2, FIRST = 3;   // as __builtin_prefetch has them
     const auto one = [=](index i, index j) {
-        Far& there = far.at[i * far.stride + j];
-        Near& here = near.at[j * near.stride + i];
+        Far* there = far.at + i * far.stride + j;
+        Near* here = near.at + j * near.stride + i;
         if constexpr (IN)
-            here = there;
+            std::memcpy(here, there, sizeof(Near));
         else
-            there = here;
+            std::memcpy(there, here, sizeof(Near));
     };
     index i = 0;
     for (; i + SIDE <= rows; i += SIDE) {
