@@ -78,8 +78,7 @@ void run(const Layout& at, const Array& weight, const Array& bias, const Running
 void run_masked(const Array& x, const Array& out, int axis, const Mask& mask, const Array& weight, const Array& bias,
                 const Running& running, double eps, const Array& mean, const Array& rstd) {
     const bool direct = out.contiguous() && out.aligned();
-    CellCall call = cells_of(x, {}, direct ? out : fresh(out), axis, true, 1);
-    call.weighing.mask = mask.data;
+    CellCall call = cells_of(x, {}, direct ? out : fresh(out), axis, true, 1, mask);
     call.weight = weight;
     call.bias = bias;
     call.how = {0, eps};
@@ -198,12 +197,10 @@ py::tuple batch_norm_backward(py::handle dy_arg, py::handle x_arg, py::handle we
     check_running(running, x, channels, false);
     const double eps = real("eps", eps_arg);
     const Mask mask = channel_mask(mask_arg, x, axis);
-    CellCall call = cells_of(x, dy, {}, axis, true, 1);
+    CellCall call = cells_of(x, dy, {}, axis, true, 1, running.training ? mask : Mask{});
     call.weight = in_arithmetic(weight, x.dtype);
     call.how = {0, eps};
-    if (running.training) {
-        call.weighing.mask = mask.data;
-    } else {
+    if (!running.training) {
         call.given_mean = in_arithmetic(running.mean, x.dtype);
         call.given_var = in_arithmetic(running.var, x.dtype);
     }

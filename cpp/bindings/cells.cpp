@@ -1,6 +1,12 @@
 #include "bindings/cells.hpp"
 
+#include <functional>
+#include <numeric>
+#include <optional>
 #include <type_traits>
+#include <utility>
+
+#include "plan/cut.hpp"
 
 namespace onepass {
 
@@ -28,24 +34,56 @@ int without_axis(const Array& x, int axis, index* shape) {
     return n;
 }
 
-CellCall cells_of(const Array& x, const Array& dy, const Array& y, int axis, bool across, index members) {
+namespace {
+
+// Axes of an array that are one: how far its elements lie apart, in elements; 1 where there is a single one.
+std::optional<index> as_one(const Array& array, int first, int end) {
+    const index size = size_of(array.dtype);
+    index stride = size, next = 0;
+    bool any = false;
+    for (int i = end - 1; i >= first; --i) {
+        if (array.shape[i] == 1) continue;
+        if (any && array.strides[i] != next) return {};
+        if (!std::exchange(any, true)) stride = array.strides[i];
+        next = array.strides[i] * array.shape[i];
+    }
+    return stride / size;
+}
+
+// The array, whose axes up to `samples` count samples, and those up to `rows` the rows of one; or a dense copy, where that
+// is not how it lies.
+Array as_it_lies(const Array& array, int samples, int rows, Lie& lies) {
+    if (!array || array.contiguous() || !array.aligned()) return array ? contiguous_copy(array) : array;
+    const auto sample = as_one(array, 0, samples), row = as_one(array, samples, rows),
+               element = as_one(array, rows, array.ndim);
+    // (What has no elements beside it may be asked for as a row.)
+    if (!sample || !row || element != 1 || (rows == array.ndim && row != 1)) return contiguous_copy(array);
+    lies = {*sample, *row};
+    return array;
+}
+
+}   // namespace
+
+CellCall cells_of(const Array& x, const Array& dy, const Array& y, int axis, bool across, index members, const Mask& mask) {
+    const auto size = [&](int first, int end) {
+        return std::accumulate(x.shape + first, x.shape + end, index(1), std::multiplies<index>());
+    };
     CellCall call = {};
-    call.x = contiguous_copy(x);
-    if (dy) call.dy = contiguous_copy(dy);
+    call.channels_last = across ? size(axis + 1, x.ndim) == 1 : axis == x.ndim - 1 && axis > 1;
+    const int samples = !call.channels_last ? axis : across ? 0 : 1, rows = call.channels_last ? axis : axis + 1;   // ends
     call.y = y;
-    call.samples = call.span = 1;
-    for (int i = 0; i < axis; ++i) call.samples *= x.shape[i];
-    for (int i = axis + 1; i < x.ndim; ++i) call.span *= x.shape[i];
+    call.samples = size(0, samples);
+    call.span = call.channels_last ? size(samples, rows) : size(rows, x.ndim);
     call.channels = x.shape[axis];
     call.across = across;
     call.members = members;
-    if (across && call.span == 1) {
-        std::swap(call.samples, call.span);
-        call.channels_last = true;
-    } else if (!across && axis == x.ndim - 1 && axis > 1) {
-        call.samples = x.shape[0];
-        for (int i = 1; i < axis; ++i) call.span *= x.shape[i];
-        call.channels_last = true;
+    call.weighing.mask = mask.data;
+    if (dy && x.size != 0 && !mask.data && !(call.channels_last && folds_for(call.span, call.channels) > 1)) {
+        call.x = as_it_lies(x, samples, rows, call.x_lies);
+        call.dy = as_it_lies(dy, samples, rows, call.dy_lies);
+    } else {
+        call.x = contiguous_copy(x);
+        if (dy) call.dy = contiguous_copy(dy);
     }
     return call;
 }
@@ -58,6 +96,8 @@ void run(const CellCall& call) {
         p.x = call.x.as<const S>();
         p.dy = call.dy.as<const S>();
         p.y = call.y.as<S>();
+        p.x_lies = call.x_lies;
+        p.dy_lies = call.dy_lies;
         p.samples = call.samples;
         p.channels = call.channels;
         p.span = call.span;

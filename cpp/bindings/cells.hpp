@@ -23,6 +23,7 @@ int without_axis(const Array& x, int axis, index* shape);
 // Everything of one call. Arrays are empty where nothing was given or is wanted; what is written is dense.
 struct CellCall {
     Array x, dy, y;
+    Lie x_lies, dy_lies;
     index samples, channels, span;
     bool channels_last, across;
     index members = 1;
@@ -35,8 +36,9 @@ struct CellCall {
     Array dweight, dbias;
 };
 
-// x, dy and y as samples x channels x span, `axis` the channels'. Copies of x and dy where they are not dense; y must be.
-CellCall cells_of(const Array& x, const Array& dy, const Array& y, int axis, bool across, index members);
+// x, dy and y as samples x channels x span, `axis` the channels'. Copies of x and dy where rows or, under a mask, all of
+// them are not dense; y must be.
+CellCall cells_of(const Array& x, const Array& dy, const Array& y, int axis, bool across, index members, const Mask& mask);
 
 // Solves it, without the GIL.
 void run(const CellCall& call);

@@ -110,8 +110,7 @@ Array channels_in_front(const Array& x, int axis) {
 
 void masked(Problem& p, int axis, const Mask& mask) {
     const bool direct = p.out.contiguous() && p.out.aligned();
-    CellCall call = cells_of(p.x, {}, direct ? p.out : fresh(p.out), axis, false, p.channels / p.groups);
-    call.weighing.mask = mask.data;
+    CellCall call = cells_of(p.x, {}, direct ? p.out : fresh(p.out), axis, false, p.channels / p.groups, mask);
     call.weight = p.weight;
     call.bias = p.bias;
     call.how = {0, p.eps};
@@ -191,10 +190,9 @@ py::tuple group_norm_backward(const GroupNormBackward& call) {
         dy = channels_in_front(dy, axis);
         axis = 1;
     }
-    CellCall cells = cells_of(x, dy, {}, axis, false, channels == 0 ? 1 : channels / groups);
+    CellCall cells = cells_of(x, dy, {}, axis, false, channels == 0 ? 1 : channels / groups, mask);
     cells.weight = in_arithmetic(weight, x.dtype);
     cells.how = {0, eps};
-    cells.weighing.mask = mask.data;
     py::tuple result = run_backward(cells);
     if (axis == given_axis) return result;
     const Array dx = fresh(x, x.ndim, input("x", call.x).shape);

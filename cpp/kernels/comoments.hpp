@@ -102,11 +102,11 @@ struct Later {
 // the first-level cache, and what is left of them would be gone when its turn came. FOLDED: these are the columns of a
 // folded row.
 template <bool WHOLE, bool RANGED, bool FOLDED, class S>
-ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows, index cols, const Arith<S>* before,
-                              const Arith<S>* after, Places<Arith<S>> to, Later<S> later) {
+ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index dy_stride, index rows, index cols,
+                              const Arith<S>* before, const Arith<S>* after, Places<Arith<S>> to, Later<S> later) {
     using T = Arith<S>;
     const Vec<T> one = hidden_one<T>();
-    Ahead<S, CHUNK * WIDTH<T>> next_x(x + CHUNK * stride, stride, cols), next_dy(dy + CHUNK * stride, stride, cols);
+    Ahead<S, CHUNK * WIDTH<T>> next_x(x + CHUNK * stride, stride, cols), next_dy(dy + CHUNK * dy_stride, dy_stride, cols);
     each_vector<T>(FOLDED ? 0 : to_line(x), cols, [&](index j, auto lanes) ONEPASS_FLAT {
         if (FOLDED && later.far) {
             const index n = WHOLE ? CHUNK : rows, at = later.from(x, j * n);
@@ -118,7 +118,7 @@ ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows,
 #pragma GCC unroll 8
             for (int i = 0; i < CHUNK; ++i) {
                 send_soon(x + i * stride + j);
-                send_soon(dy + i * stride + j);
+                send_soon(dy + i * dy_stride + j);
             }
         }
         const Vec<T> pivot = load(to.pivot + j, lanes);
@@ -127,7 +127,7 @@ ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index rows,
             if constexpr (RANGED) return (v * load(before + j, lanes) - pivot) * load(after + j, lanes);
             return minus(v, pivot, one);
         };
-        store_part(to, j, load_part(to, j, lanes) + part_of<WHOLE, T>(dy + j, stride, rows, value, lanes), lanes);
+        store_part(to, j, load_part(to, j, lanes) + part_of<WHOLE, T>(dy + j, dy_stride, rows, value, lanes), lanes);
     });
 }
 
@@ -142,7 +142,8 @@ ONEPASS_INLINE Part<T> half_of(const S* dy, index stride, int first, const Value
 // that of rows that are pages apart all sixteen lines would lie in one set of the first-level cache, which holds eight or
 // twelve; what the processor fetches ahead of them would be gone before it is read.
 template <class S>
-ONEPASS_INLINE void add_halves(const S* x, const S* dy, index stride, index cols, const Places<Arith<S>>& to) {
+ONEPASS_INLINE void add_halves(const S* x, const S* dy, index stride, index dy_stride, index cols,
+                               const Places<Arith<S>>& to) {
     using T = Arith<S>;
     constexpr index PIECE = 1024 / sizeof(T);
     alignas(PACK) T room[4][PIECE];
@@ -155,7 +156,7 @@ ONEPASS_INLINE void add_halves(const S* x, const S* dy, index stride, index cols
                 const index j = from + i;
                 const Vec<T> pivot = load(to.pivot + j, lanes);
                 const auto value = [&](int k) ONEPASS_FLAT { return minus(load(x + k * stride + j, lanes), pivot, one); };
-                put(i, half_of<T>(dy + j, stride, first, value, lanes), lanes);
+                put(i, half_of<T>(dy + j, dy_stride, first, value, lanes), lanes);
             });
         };
         each_half(0, [&](index i, const Part<T>& part, auto lanes) ONEPASS_FLAT { store_part(half, i, part, lanes); });
@@ -167,18 +168,20 @@ ONEPASS_INLINE void add_halves(const S* x, const S* dy, index stride, index cols
 
 // All rows, from pivots that are known. The sums that they are added to are 0.
 template <bool RANGED, bool FOLDED, class S>
-ONEPASS_INLINE void add_rows_of(const S* x, const S* dy, index stride, index rows, index cols, const Arith<S>* before,
-                                const Arith<S>* after, const Places<Arith<S>>& to, const Later<S>& later) {
+ONEPASS_INLINE void add_rows_of(const S* x, const S* dy, index stride, index dy_stride, index rows, index cols,
+                                const Arith<S>* before, const Arith<S>* after, const Places<Arith<S>>& to,
+                                const Later<S>& later) {
     for (index j = 0; j < cols; ++j) to.low[j] = to.m2[j] = to.sum[j] = to.product[j] = 0;
     index row = 0;
     if constexpr (!RANGED && !FOLDED && sizeof(S) == sizeof(Arith<S>))   // (16 bits are converted, and that for longer)
         for (; !later.far && row + CHUNK <= rows; row += CHUNK)
-            add_halves(x + row * stride, dy + row * stride, stride, cols, to);
+            add_halves(x + row * stride, dy + row * dy_stride, stride, dy_stride, cols, to);
     for (; row + CHUNK <= rows; row += CHUNK)
-        add_chunk<true, RANGED, FOLDED>(x + row * stride, dy + row * stride, stride, CHUNK, cols, before, after, to, later);
+        add_chunk<true, RANGED, FOLDED>(x + row * stride, dy + row * dy_stride, stride, dy_stride, CHUNK, cols, before,
+                                        after, to, later);
     if (row < rows)
-        add_chunk<false, RANGED, FOLDED>(x + row * stride, dy + row * stride, stride, rows - row, cols, before, after, to,
-                                         later);
+        add_chunk<false, RANGED, FOLDED>(x + row * stride, dy + row * dy_stride, stride, dy_stride, rows - row, cols,
+                                         before, after, to, later);
 }
 
 // Sums of `count` elements become moments. Was a pivot astray?

@@ -29,7 +29,8 @@ __attribute__((noinline)) void settle(const Comoments<S>& a) {
         const index n = a.cols - j < WIDTH<T> ? a.cols - j : WIDTH<T>;
         const T *before = RANGED ? a.before + j : nullptr, *after = RANGED ? a.after + j : nullptr;
         if (!better_pivots(to.pivot + j, to.low + j, to.m2 + j, after, n, T(a.rows))) continue;
-        add_rows_of<RANGED, false>(a.x + j, a.dy + j, a.stride, a.rows, n, before, after, to.at(j), {false, nullptr, 0});
+        add_rows_of<RANGED, false>(a.x + j, a.dy + j, a.stride, a.dy_stride, a.rows, n, before, after, to.at(j),
+                                   {false, nullptr, 0});
         finish_sums(to.at(j), n, T(a.rows));
     }
 }
@@ -46,7 +47,8 @@ void columns_comoments(const Comoments<S>& a) {
         });
         store(to.pivot + j, pivot, lanes);
     });
-    add_rows_of<RANGED, false>(a.x, a.dy, a.stride, a.rows, a.cols, a.before, a.after, to, {a.far, nullptr, 0});
+    add_rows_of<RANGED, false>(a.x, a.dy, a.stride, a.dy_stride, a.rows, a.cols, a.before, a.after, to,
+                               {a.far, nullptr, 0});
     if (finish_sums(to, a.cols, T(a.rows))) settle<RANGED>(a);
 }
 
@@ -75,16 +77,18 @@ __attribute__((noinline)) void rows_alone(const Comoments<S>& a, index from, ind
     const Later<S> later = {a.far, a.x + a.left, a.jump};
     const double of_count = 1.0 / double(a.cols);
     for (index row = from; row < end; ++row) {
-        const S *x = a.x + row * a.stride, *dy = a.dy + row * a.stride;
+        const S *x = a.x + row * a.stride, *dy = a.dy + row * a.dy_stride;
         for (int j = 0; RANGED && j < FOLD; ++j) {
             before[j] = a.before[row];
             after[j] = a.after[row];
         }
         const auto about = [&](T pivot) ONEPASS_FLAT {
             for (int j = 0; j < FOLD; ++j) to.pivot[j] = pivot;
-            add_rows_of<RANGED, true>(x, dy, index(FOLD), full, index(FOLD), before, after, to, later);
+            add_rows_of<RANGED, true>(x, dy, index(FOLD), index(FOLD), full, index(FOLD), before, after, to, later);
             const index at = full * FOLD;
-            if (rest) add_chunk<false, RANGED, true>(x + at, dy + at, index(FOLD), 1, rest, before, after, to, later);
+            if (rest)
+                add_chunk<false, RANGED, true>(x + at, dy + at, index(FOLD), index(FOLD), 1, rest, before, after, to,
+                                               later);
             const auto total = [](const T* of) ONEPASS_FLAT {
                 return double(sum_columns<T>(FOLD, [of](index i) ONEPASS_FLAT { return load(of + i); }));
             };
@@ -104,7 +108,7 @@ __attribute__((noinline)) void rows_alone(const Comoments<S>& a, index from, ind
 constexpr index SHORT = NATIVE > 16 ? CHUNK * FOLD - 1 : 3 * FOLD;
 template <bool ONE, class T, class S>
 ONEPASS_INLINE void add_short(const Comoments<S>& a, index row, T pivot, const Later<S>& later, Part<T> (&lanes)[PARTS]) {
-    const S *x = a.x + row * a.stride, *dy = a.dy + row * a.stride;
+    const S *x = a.x + row * a.stride, *dy = a.dy + row * a.dy_stride;
     const Vec<T> about = splat(pivot), one = hidden_one<T>();
     const auto add = [&](index at, Part<T>& to) ONEPASS_FLAT {
         const index left = a.cols - at;

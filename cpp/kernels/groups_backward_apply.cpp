@@ -39,7 +39,7 @@ void write_gradient(Gradient<S> a) {
     const bool joined = rows_join<S>(a.stream, a.cols, a.stride);
     Edge<S> edge;
     for (index row = 0; row < a.rows; ++row) {
-        const S *x = a.x + row * a.stride, *dy = a.dy + row * a.stride;
+        const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
         const auto of = [&](const T* p) ONEPASS_FLAT {
             if constexpr (BY_ROW)
                 return Held<T>{splat(p[row])};
@@ -48,11 +48,12 @@ void write_gradient(Gradient<S> a) {
         };
         const auto mean = of(a.mean), low = of(a.low), shift = of(a.shift), slope = of(a.slope), gain = of(a.gain);
         const auto before = of(a.before), after = of(a.after), weight = of(WEIGHT ? a.weight : a.gain);
-        const auto source = [&](index j, auto lanes) ONEPASS_FLAT {
-            Both<T> of = {{}, load(dy + j, lanes)};
-            if constexpr (!PLAIN) of.x = load(x + j, lanes);
+        const auto row_source = [&](int k, index j, auto lanes) ONEPASS_FLAT {
+            Both<T> of = {{}, load(dy + k * a.dy_stride + j, lanes)};
+            if constexpr (!PLAIN) of.x = load(x + k * a.x_stride + j, lanes);
             return of;
         };
+        const auto source = [&](index j, auto lanes) ONEPASS_FLAT { return row_source(0, j, lanes); };
         const auto value = [&](Both<T> of, index j, auto lanes) ONEPASS_FLAT {
             Vec<T> g = of.dy;
             if constexpr (WEIGHT) g = g * weight.at(j, lanes);
@@ -73,13 +74,17 @@ void write_gradient(Gradient<S> a) {
             if (row + 1 < a.rows && pair<S>(a.stream, a.stride)) {
                 write_two<T>(dx, a.stride, lead_of(dx, a.mean, false), a.cols,
                              [&](int k, index j, auto lanes)
-                                 ONEPASS_FLAT { return value(source(k * a.stride + j, lanes), j, lanes); });
+                                 ONEPASS_FLAT { return value(row_source(k, j, lanes), j, lanes); });
                 ++row;
                 continue;
             }
         // (Rows that wait for no parameters are read fast enough.)
-        const index at = behind<S>(a.cols, a.stride);
-        const Shares<S, 1, BY_ROW ? 0 : PLAIN ? 1 : 2, Way::both> later = {{dy + at, x + at}, 0, {dy, x}};
+        const Shares<S, 1,
+                     BY_ROW  ? 0
+                     : PLAIN ? 1
+                             : 2,
+                     Way::both>
+            later = {{dy + behind<S>(a.cols, a.dy_stride), x + behind<S>(a.cols, a.x_stride)}, 0, {dy, x}};
         write_row<T>(dx, BY_ROW ? to_line(dx) : lead_of(dx, a.mean, a.stream), a.cols, source, value, a.stream,
                      joined && row + 1 < a.rows, edge, Nothing{}, later);
     }

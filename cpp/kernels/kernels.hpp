@@ -222,11 +222,11 @@ struct Weighted {
 };
 
 // Moments of x together with sum = sum(dy) and product = sum(dy (x - mean)), an element a column (of at most COLUMN_BLOCK
-// rows), or an element a row. x and dy lie alike.
+// rows), or an element a row.
 template <class S>
 struct Comoments {
     const S *x, *dy;
-    index rows, cols, stride;
+    index rows, cols, stride, dy_stride;
     const Arith<S>*before, *after;   // of Range; null: all in range
     Arith<S>*pivot, *low, *m2, *sum, *product;
     bool far;           // x and dy come from memory
@@ -235,12 +235,12 @@ struct Comoments {
 
 // dx = ((dy * weight - shift) - (((x * before - mean) * after - low) * slope) * gain * before * after, its parameters an
 // element a column or an element a row; all of them given, but weight may be null. plain: without shift and slope.
-// lows: low is not 0 everywhere; ranged: before and after are not 1 everywhere. x, dy and dx lie alike.
+// lows: low is not 0 everywhere; ranged: before and after are not 1 everywhere.
 template <class S>
 struct Gradient {
     const S *x, *dy;
     S* dx;
-    index rows, cols, stride;
+    index rows, cols, x_stride, dy_stride, stride;
     const Arith<S>*mean, *low, *before, *after, *shift, *slope, *gain, *weight;
     bool stream, plain, lows, ranged;
 };

@@ -78,6 +78,7 @@ struct CellShape {
 template <class S>
 class CellMoments {
     using T = Arith<S>;
+    using Spot = typename Cells<S>::Spot;
 
   public:
     CellMoments(const Cells<S>& problem, const Kernels<S>& kernels, bool far)
@@ -121,15 +122,14 @@ class CellMoments {
 
     void take_spans(const Team& team, bool ranged) const {
         const bool by_element = p.weighing.by_element;
-        const bool joined = !weighted && !ranged && p.x_sample == p.channels * p.span;
+        const bool joined = !weighted && !ranged && p.x_lies == p.y_lies && p.dy_lies == p.y_lies;
         shape.each_run(team, shape.blocks, joined, [&](index sample, index block, index channel, index cells) {
             const index from = block * PIECE, n = block + 1 < shape.blocks ? PIECE : shape.last;
-            const index at = sample * p.x_sample + channel * p.span + from;
+            const Spot at = p.spot(sample, channel, from);
             const index to = (sample * shape.pieces + block) * p.channels + channel;
             const index line = shape.cell_row(sample) * shape.width + channel;
-            const index left = sample * p.x_sample + p.channels * p.span - at;
-            take_piece(false, at, cells, n, p.span, left, by_element ? at : sample * p.span + from,
-                       {by_element ? p.span : 0, 1}, line, to, ranged);
+            take_piece(false, at, cells, n, (p.channels - channel) * p.x_lies.row - from,
+                       by_element ? at.x - p.x : sample * p.span + from, {by_element ? p.span : 0, 1}, line, to, ranged);
         });
     }
 
@@ -139,34 +139,27 @@ class CellMoments {
         const index tasks = tiles.tasks() + (shape.rest ? 1 : 0);
         team.each(p.samples * tasks, [&](index task) {
             const index sample = task / tasks, place = task % tasks;
-            index block = tiles.block(place), row = block * COLUMN_BLOCK, from = tiles.column(place);
-            index rows = block + 1 < shape.blocks ? COLUMN_BLOCK : shape.last;
-            index cols = std::min(tiles.tile, shape.width - from);
-            if (place == tiles.tasks()) {   // what folding left over
-                block = shape.blocks;
-                row = shape.rows;
-                from = 0;
-                rows = shape.rest;
-                cols = p.channels;
-            }
-            const index stride = block == shape.blocks ? p.channels : shape.width;
-            const index at = sample * p.x_sample + row * shape.width + from;
+            const bool rest = place == tiles.tasks();   // what folding left over
+            const index block = rest ? shape.blocks : tiles.block(place), from = rest ? 0 : tiles.column(place);
+            const index rows = rest ? shape.rest : block + 1 < shape.blocks ? COLUMN_BLOCK : shape.last;
+            const index cols = rest ? p.channels : std::min(tiles.tile, shape.width - from);
+            const Spot at = rest ? p.spot(sample, shape.rows * shape.folds, 0)
+                                 : p.spot(sample, block * COLUMN_BLOCK, from, shape.folds);
             const index to = (sample * shape.pieces + block * shape.folds) * p.channels + from;
-            take_piece(true, at, rows, cols, stride, 0, by_element ? at : sample * p.span + row,
-                       {by_element ? stride : 1, by_element ? 1 : 0}, shape.cell_row(sample) * shape.width + from, to,
+            take_piece(true, at, rows, cols, 0, by_element ? at.x - p.x : sample * p.span + block * COLUMN_BLOCK,
+                       {by_element ? at.x_row : 1, by_element ? 1 : 0}, shape.cell_row(sample) * shape.width + from, to,
                        ranged);
         });
     }
 
-    void take_piece(bool columns, index at, index rows, index cols, index stride, index left, index weight,
-                    WeightStrides strides, index line, index to, bool ranged) const {
+    void take_piece(bool columns, const Spot& at, index rows, index cols, index left, index weight, WeightStrides strides,
+                    index line, index to, bool ranged) const {
         const T *before = before_ + line, *after = after_ + line;
-        const S* dy = p.dy ? p.dy + at : nullptr;
         if (weighted) {
             const WeightedSums& w = weighted_;
             const auto call = [&](const auto* weights, WeightStrides by) {
                 return Weighted<S, std::remove_cv_t<std::remove_pointer_t<decltype(weights)>>>{
-                    p.x + at,     dy,         weights,           rows,       cols,          stride,
+                    at.x,         at.dy,      weights,           rows,       cols,          at.x_row,
                     by.row,       by.col,     p.weighing.skipna, before,     after,         w.count + to,
                     w.pivot + to, w.low + to, w.m2 + to,         w.sum + to, w.product + to};
             };
@@ -179,11 +172,12 @@ class CellMoments {
                 (columns ? k.columns_masked : k.rows_masked)(call(&ONE, {0, 0}));
             return;
         }
-        const Comoments<S> call = {p.x + at,
-                                   dy,
+        const Comoments<S> call = {at.x,
+                                   at.dy,
                                    rows,
                                    cols,
-                                   stride,
+                                   at.x_row,
+                                   at.dy_row,
                                    ranged ? before : nullptr,
                                    ranged ? after : nullptr,
                                    sums_.pivot + to,
@@ -193,7 +187,7 @@ class CellMoments {
                                    sums_.product + to,
                                    far_,
                                    left,
-                                   p.x_sample - p.channels * p.span};
+                                   p.x_lies.sample - p.channels * p.x_lies.row};
         columns ? k.columns_comoments(call) : k.rows_comoments(call);
     }
 

@@ -251,13 +251,16 @@ class CellSolver {
                 nullptr,
                 nullptr};
     }
-    Gradient<S> gradient_at(index at, index rows, index cols, index stride, index line, index channel, bool plain) const {
-        return {p.x + at,
-                p.dy + at,
-                p.y + at,
+    Gradient<S> gradient_at(const typename Cells<S>::Spot& at, index rows, index cols, index line, index channel,
+                            bool plain) const {
+        return {at.x,
+                at.dy,
+                at.y,
                 rows,
                 cols,
-                stride,
+                at.x_row,
+                at.dy_row,
+                at.y_row,
                 at_.mean + line,
                 at_.low + line,
                 at_.before + line,
@@ -287,13 +290,13 @@ class CellSolver {
 
     void apply_rows(const Team& team) const {
         shape_.each_run(team, 1, false, [&](index sample, index, index channel, index cells) {
-            const index at = sample * p.x_sample + channel * p.span;
             const index line = shape_.cell_row(sample) * shape_.width + channel;
+            const auto at = p.spot(sample, channel, 0);
             if (!p.dy)
                 return k.rows_apply(
-                    {p.x + at, p.y + at, cells, p.span, p.span, p.span, lines_at(line, channel), stream_, false});
+                    {at.x, at.y, cells, p.span, at.x_row, at.y_row, lines_at(line, channel), stream_, false});
             each_seen(sample, 0, p.span, [&](index from, index to, bool plain) {
-                k.rows_gradient(gradient_at(at + from, cells, to - from, p.span, line, channel, plain));
+                k.rows_gradient(gradient_at(p.spot(sample, channel, from), cells, to - from, line, channel, plain));
             });
         });
     }
@@ -313,21 +316,21 @@ class CellSolver {
             const index end = std::min(row + block, shape_.rows);
             const index from = tile ? lead + tile * size : 0;
             const index to = tile + 1 < tiles ? lead + (tile + 1) * size : shape_.width;
-            apply_block(sample, row, end, shape_.width, from, to);
+            apply_block(sample, row, end, shape_.folds, from, to);
         });
         if (shape_.rest)
-            team.each(p.samples, [&](index sample) {
-                apply_block(sample, shape_.rows * shape_.folds, p.span, p.channels, 0, p.channels);
-            });
+            team.each(p.samples,
+                      [&](index sample) { apply_block(sample, shape_.rows * shape_.folds, p.span, 1, 0, p.channels); });
     }
 
-    void apply_block(index sample, index row, index end, index stride, index from, index to) const {
-        const index at = sample * p.x_sample + from, line = shape_.cell_row(sample) * shape_.width + from;
+    void apply_block(index sample, index row, index end, index folds, index from, index to) const {
+        const index line = shape_.cell_row(sample) * shape_.width + from;
+        const auto at = p.spot(sample, row, from, folds);
         if (!p.dy)
-            return k.columns_apply({p.x + at + row * stride, p.y + at + row * stride, end - row, to - from, stride, stride,
-                                    lines_at(line, from), stream_, false});
+            return k.columns_apply(
+                {at.x, at.y, end - row, to - from, at.x_row, at.y_row, lines_at(line, from), stream_, false});
         each_seen(sample, row, end, [&](index first, index last, bool plain) {
-            k.columns_gradient(gradient_at(at + first * stride, last - first, to - from, stride, line, from, plain));
+            k.columns_gradient(gradient_at(p.spot(sample, first, from, folds), last - first, to - from, line, from, plain));
         });
     }
 

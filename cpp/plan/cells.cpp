@@ -37,8 +37,13 @@ index part_size(const Cells<S>& p, int threads, bool stream) {
 template <class S>
 Cells<S> part_of(const Cells<S>& p, index first, index n) {
     Cells<S> part = p;
-    part.x_sample = p.channels * p.span;
-    go_on(first * (p.across ? p.span : part.x_sample), part.x, part.dy, part.y);
+    part.y_lies = {p.channels * p.span, p.channels_last ? p.channels : p.span};
+    for (Lie* lies : {&part.x_lies, &part.dy_lies})
+        if (lies->row == Lie::DENSE) *lies = part.y_lies;
+    const auto step = [&](const Lie& lies) { return first * (p.across ? lies.row : lies.sample); };
+    go_on(step(part.x_lies), part.x);
+    go_on(step(part.dy_lies), part.dy);
+    go_on(step(part.y_lies), part.y);
     go_on(first * (p.across ? 1 : p.channels / p.members), part.given_mean, part.given_var, part.mean, part.rstd,
           part.count, part.moments.mean, part.moments.low, part.moments.m2);
     if (p.across) {
@@ -69,9 +74,10 @@ RowGradients<S> rows_of(const Cells<S>& p) {
     rows.view.kind = Kind::rows;
     rows.view.size[1] = p.samples;
     rows.view.size[2] = p.members;
-    for (auto& stride : rows.view.stride) {
-        stride[1] = p.channels;
-        stride[2] = 1;
+    const index strides[] = {p.x_lies.sample, p.channels, p.dy_lies.sample};
+    for (int k = 0; k < 3; ++k) {
+        rows.view.stride[k][1] = strides[k] == Lie::DENSE ? p.channels : strides[k];
+        rows.view.stride[k][2] = 1;
     }
     rows.groups = p.channels / p.members;
     rows.x = p.x;

@@ -1,10 +1,12 @@
 // Groups of cells: the masked norms, weighted moments, and the gradients of batch, group and instance norm.
 //
-// An array is samples x channels x span, each sample dense, with the channels last or not. A cell is one channel of one
+// An array is samples x channels x span, with the channels last or not. A cell is one channel of one
 // sample. Its moments (and, for gradients, co-moments with dy) are taken in pieces of a size that the shape alone decides,
 // pieces are merged into cells and cells into groups: `members` neighbouring channels of one sample, or one channel of all
 // samples.
 #pragma once
+
+#include <cstdint>
 
 #include "kernels/kernels.hpp"
 #include "plan/rows.hpp"
@@ -20,6 +22,15 @@ struct Weighing {
     bool skipna = false;
 
     explicit operator bool() const { return mask || weights || skipna; }
+};
+
+// How far apart samples lie, and the rows of one: its channels, or with the channels last its places. What a row holds is
+// dense; and so is all of y, as is all of an array that is weighed or has folds.
+struct Lie {
+    static constexpr index DENSE = PTRDIFF_MIN;
+    index sample = DENSE, row = DENSE;
+
+    bool operator==(const Lie& other) const { return sample == other.sample && row == other.row; }
 };
 
 template <class S>
@@ -40,9 +51,24 @@ struct Cells {
     MomentsOut moments;
     T *dweight = nullptr, *dbias = nullptr;   // an element a channel
 
+    Lie x_lies, dy_lies;
+
     // Set by solve() for what it does at a time.
-    index x_sample = 0;       // from one sample to the next
+    Lie y_lies;
     double* sums = nullptr;   // of dweight, then of dbias, over the samples before these; or null
+
+    // Where a row of a sample begins, from column `col` on, and how far from it the next one does, of rows of `folds`.
+    struct Spot {
+        const S *x, *dy;
+        S* y;
+        index x_row, dy_row, y_row;
+    };
+    Spot spot(index sample, index row, index col, index folds = 1) const {
+        const auto at = [&](auto* array, const Lie& lies) {
+            return array ? array + sample * lies.sample + row * folds * lies.row + col : nullptr;
+        };
+        return {at(x, x_lies), at(dy, dy_lies), at(y, y_lies), folds * x_lies.row, folds * dy_lies.row, folds * y_lies.row};
+    }
 
     index bytes() const { return samples * channels * span * index(sizeof(S)) * (dy ? 3 : y ? 2 : 1); }
     index groups() const { return across ? channels : samples * (channels / members); }
