@@ -38,16 +38,20 @@ void write_gradient(Gradient<S> a) {
     constexpr bool BY_ROW = PARAMETERS == Parameters::by_row;
     const bool joined = rows_join<S>(a.stream, a.cols, a.stride);
     Edge<S> edge;
+    index channel = a.first;
     for (index row = 0; row < a.rows; ++row) {
         const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
-        const auto of = [&](const T* p) ONEPASS_FLAT {
+        const index line = a.wraps ? channel : row;
+        const auto of = [&](const T* p, index i) ONEPASS_FLAT {
             if constexpr (BY_ROW)
-                return Held<T>{splat(p[row])};
+                return Held<T>{splat(p[i])};
             else
                 return Loaded<T, PARAMETERS == Parameters::across>{p};
         };
-        const auto mean = of(a.mean), low = of(a.low), shift = of(a.shift), slope = of(a.slope), gain = of(a.gain);
-        const auto before = of(a.before), after = of(a.after), weight = of(WEIGHT ? a.weight : a.gain);
+        const auto mean = of(a.mean, line), low = of(a.low, line), shift = of(a.shift, line), slope = of(a.slope, line),
+                   gain = of(a.gain, line), before = of(a.before, line), after = of(a.after, line);
+        const auto weight = WEIGHT ? of(a.weight, channel) : gain;
+        if (BY_ROW && ++channel == a.channels) channel = 0;
         const auto row_source = [&](int k, index j, auto lanes) ONEPASS_FLAT {
             Both<T> of = {{}, load(dy + k * a.dy_stride + j, lanes)};
             if constexpr (!PLAIN) of.x = load(x + k * a.x_stride + j, lanes);

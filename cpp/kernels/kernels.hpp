@@ -235,7 +235,8 @@ struct Comoments {
 
 // dx = ((dy * weight - shift) - (((x * before - mean) * after - low) * slope) * gain * before * after, its parameters an
 // element a column or an element a row; all of them given, but weight may be null. plain: without shift and slope.
-// lows: low is not 0 everywhere; ranged: before and after are not 1 everywhere.
+// lows: low is not 0 everywhere; ranged: before and after are not 1 everywhere. Of rows, which are channels of several
+// samples, the weight begins with channel 0, and if it wraps, so do the others: row 0 is of channel `first`.
 template <class S>
 struct Gradient {
     const S *x, *dy;
@@ -243,6 +244,8 @@ struct Gradient {
     index rows, cols, x_stride, dy_stride, stride;
     const Arith<S>*mean, *low, *before, *after, *shift, *slope, *gain, *weight;
     bool stream, plain, lows, ranged;
+    index first = 0, channels = 0;
+    bool wraps = false;
 };
 
 // The least and the greatest of each row, or of each column; both NaN where it holds NaN or an infinity. Of rows either

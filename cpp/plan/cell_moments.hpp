@@ -122,7 +122,7 @@ class CellMoments {
 
     void take_spans(const Team& team, bool ranged) const {
         const bool by_element = p.weighing.by_element;
-        const bool joined = !weighted && !ranged && p.x_lies == p.y_lies && p.dy_lies == p.y_lies;
+        const bool joined = !weighted && !ranged && p.dense();
         shape.each_run(team, shape.blocks, joined, [&](index sample, index block, index channel, index cells) {
             const index from = block * PIECE, n = block + 1 < shape.blocks ? PIECE : shape.last;
             const Spot at = p.spot(sample, channel, from);

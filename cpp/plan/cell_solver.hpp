@@ -289,15 +289,19 @@ class CellSolver {
     }
 
     void apply_rows(const Team& team) const {
-        shape_.each_run(team, 1, false, [&](index sample, index, index channel, index cells) {
+        const bool joined = p.dy && !of_.weighted && p.dense();
+        shape_.each_run(team, 1, joined, [&](index sample, index, index channel, index cells) {
             const index line = shape_.cell_row(sample) * shape_.width + channel;
+            if (p.dy)
+                return each_seen(sample, 0, p.span, [&](index from, index to, bool plain) {
+                    auto call = gradient_at(p.spot(sample, channel, from), cells, to - from, p.across ? 0 : line, 0, plain);
+                    call.first = channel;
+                    call.channels = p.channels;
+                    call.wraps = p.across;
+                    k.rows_gradient(call);
+                });
             const auto at = p.spot(sample, channel, 0);
-            if (!p.dy)
-                return k.rows_apply(
-                    {at.x, at.y, cells, p.span, at.x_row, at.y_row, lines_at(line, channel), stream_, false});
-            each_seen(sample, 0, p.span, [&](index from, index to, bool plain) {
-                k.rows_gradient(gradient_at(p.spot(sample, channel, from), cells, to - from, line, channel, plain));
-            });
+            k.rows_apply({at.x, at.y, cells, p.span, at.x_row, at.y_row, lines_at(line, channel), stream_, false});
         });
     }
 
@@ -325,13 +329,13 @@ class CellSolver {
 
     void apply_block(index sample, index row, index end, index folds, index from, index to) const {
         const index line = shape_.cell_row(sample) * shape_.width + from;
+        if (p.dy)
+            return each_seen(sample, row, end, [&](index first, index last, bool plain) {
+                k.columns_gradient(
+                    gradient_at(p.spot(sample, first, from, folds), last - first, to - from, line, from, plain));
+            });
         const auto at = p.spot(sample, row, from, folds);
-        if (!p.dy)
-            return k.columns_apply(
-                {at.x, at.y, end - row, to - from, at.x_row, at.y_row, lines_at(line, from), stream_, false});
-        each_seen(sample, row, end, [&](index first, index last, bool plain) {
-            k.columns_gradient(gradient_at(p.spot(sample, first, from, folds), last - first, to - from, line, from, plain));
-        });
+        k.columns_apply({at.x, at.y, end - row, to - from, at.x_row, at.y_row, lines_at(line, from), stream_, false});
     }
 
     const Cells<S>& p;

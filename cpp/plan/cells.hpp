@@ -55,6 +55,7 @@ struct Cells {
 
     // Set by solve() for what it does at a time.
     Lie y_lies;
+    bool dense() const { return x_lies == y_lies && dy_lies == y_lies; }
     double* sums = nullptr;   // of dweight, then of dbias, over the samples before these; or null
 
     // Where a row of a sample begins, from column `col` on, and how far from it the next one does, of rows of `folds`.
