@@ -14,9 +14,13 @@
 namespace onepass {
 namespace {
 
-// Rows of a block: as many as give BLOCKS blocks, from FEWEST to MOST. Part of the bits of dweight and dbias.
-constexpr index BLOCKS = 32, FEWEST = 8, MOST = 64;
-index block_rows(index rows) { return std::clamp(rows / BLOCKS, FEWEST, MOST); }
+// Rows of a block: as many as give BLOCKS blocks, from FEWEST to MOST; of narrow rows, which kernels join, as many as they
+// join or a multiple of it. Part of the bits of dweight and dbias.
+constexpr index BLOCKS = 32, FEWEST = 8, MOST = 64, NARROW_ROW = 512, JOINED = 16;
+index block_rows(index rows, index cols) {
+    const index n = std::clamp(rows / BLOCKS, FEWEST, MOST);
+    return cols <= NARROW_ROW ? ceil_div(n, JOINED) * JOINED : n;
+}
 
 constexpr index SHORT = 256;         // bytes of a row that is not streamed as soon as others
 constexpr index PANEL = 512 << 10;   // bytes
@@ -98,7 +102,7 @@ void solve(const RowGradients<S>& given) {
     RowGradients<S> p = given;
     const index rows = p.view.size[0] * p.view.size[along(p)], cols = p.view.size[across(p)];
     const bool turned = apart(p, 1), panels = turned || apart(p, 0) || apart(p, 2);
-    const index size = block_rows(rows), blocks = (rows + size - 1) / size;
+    const index size = block_rows(rows, cols), blocks = (rows + size - 1) / size;
     const index tasks = p.groups * blocks, weights = p.groups * cols;
     const index bytes = 3 * p.groups * p.view.elements() * index(sizeof(S));
     const int threads = static_cast<int>(std::min<index>(threads_for(bytes), tasks));
