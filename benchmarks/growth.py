@@ -65,11 +65,9 @@ def normal(shape: tuple[int, ...], off: int = 0) -> Array:
     return memory[off:].reshape(shape)
 
 
-def layer_norm(shape: tuple[int, int], x_off: int = 0, out_off: int = 0, apart: int = 1) -> Callable[[], Any]:
-    """The call with given results; x's rows begin `apart` widths after each other."""
-    rows, width = shape
-    x = normal((rows, apart * width), x_off)[:, :width]
-    weight, bias = np.random.default_rng(1).standard_normal((2, width), FLOAT)
+def layer_norm(shape: tuple[int, int], x_off: int = 0, out_off: int = 0) -> Callable[[], Any]:
+    x = normal(shape, x_off)
+    weight, bias = np.random.default_rng(1).standard_normal((2, shape[1]), FLOAT)
     return partial(op.layer_norm, x, weight, bias, out=normal(shape, out_off))
 
 
@@ -77,6 +75,38 @@ def batch_norm(shape: tuple[int, int], x_off: int = 0, out_off: int = 0) -> Call
     x = normal(shape, x_off)
     weight, bias = np.random.default_rng(1).standard_normal((2, shape[1]), FLOAT)
     return partial(op.batch_norm, x, weight, bias, training=True, out=normal(shape, out_off))
+
+
+# Of x, its gradient, weight, bias, and where a result goes.
+OF_ROWS_APART: dict[str, Callable[[Array, Array, Array, Array, Array], Any]] = {
+    "layer_norm": lambda x, dy, weight, bias, out: op.layer_norm(x, weight, bias, out=out),
+    "batch_norm": lambda x, dy, weight, bias, out: op.batch_norm(x, weight, bias, training=True, out=out),
+    "moments": lambda x, dy, weight, bias, out: op.moments(x),
+    "min_max_scale": lambda x, dy, weight, bias, out: op.min_max_scale(x, out=out),
+    "layer_norm_backward": lambda x, dy, weight, bias, out: op.layer_norm_backward(dy, x, weight),
+    "batch_norm_backward": lambda x, dy, weight, bias, out: op.batch_norm_backward(dy, x, weight),
+}
+
+
+def rows_apart(function: str, shape: tuple[int, int], apart: int) -> Callable[[], Any]:
+    """A call with x, and dy, whose rows begin `apart` widths after each other."""
+    x, dy = (normal((shape[0], apart * shape[1]))[:, : shape[1]] for _ in range(2))
+    weight, bias = np.random.default_rng(1).standard_normal((2, shape[1]), FLOAT)
+    return partial(OF_ROWS_APART[function], x, dy, weight, bias, normal(shape))
+
+
+# Queries and keys of attention: (samples, tokens, heads, features), as they lie beside others, and heads first.
+HEADS: dict[str, Callable[[], Array]] = {
+    "contiguous": lambda: normal((8, 256, 16, 64)),
+    "x[:, :, :16] of 48 heads": lambda: normal((8, 256, 48, 64))[:, :, :16],
+    "x[:, :, :8] of 16 heads, twice the tokens": lambda: normal((8, 512, 16, 64))[:, :, :8],
+    "heads before tokens": lambda: normal((8, 256, 16, 64)).swapaxes(1, 2),
+}
+
+
+def rms_norm(make: Callable[[], Array]) -> Callable[[], Any]:
+    x = make()
+    return partial(op.rms_norm, x, np.ones(x.shape[-1], FLOAT), out=normal(x.shape))
 
 
 def series(threads: int) -> Iterator[list[Member]]:
@@ -100,10 +130,24 @@ def series(threads: int) -> Iterator[list[Member]]:
             Member(name, label, 1.15, partial(norm, square, *off), ELEMENTS, "aligned", threads)
             for label, off in offsets.items()
         ]
-    name = "layer_norm, rows apart"
+    for function in OF_ROWS_APART:
+        name = f"{function}, rows apart"
+        yield [
+            Member(
+                name,
+                label,
+                1.3,
+                partial(rows_apart, function, square, apart),
+                ELEMENTS,
+                "contiguous",
+                threads,
+            )
+            for label, apart in (("contiguous", 1), ("x[:, :D]", 2))
+        ]
+    name = "rms_norm of heads"
     yield [
-        Member(name, label, 1.3, partial(layer_norm, square, apart=apart), ELEMENTS, "contiguous", threads)
-        for label, apart in (("contiguous", 1), ("x[:, :D]", 2))
+        Member(name, label, 1.3, partial(rms_norm, make), ELEMENTS, "contiguous", threads)
+        for label, make in HEADS.items()
     ]
     if threads > 1:
         yield from more_threads(threads)

@@ -47,17 +47,18 @@ void each_run(const View& v, index from, index to, index longest, bool even, con
 }
 
 // Rows that are brought into a panel before they are read: those whose elements lie apart; and such as lie in short runs,
-// fewer than kernels join, as the heads of a token do within an array that holds other things, too.
+// as the heads of a token do within an array that holds other things, too: few, and not as many as kernels join, or from
+// afar.
 template <class S>
 bool elements_apart(const Rows<S>& p) {
     return p.view.stride[0][2] != 1 || (p.residual && p.view.stride[2][2] != 1);
 }
 template <class S>
-bool short_runs(const Rows<S>& p) {
-    constexpr index FEW = 16, JOINED = 1 << 10;   // rows, bytes
+bool short_runs(const Rows<S>& p, bool beyond) {
+    constexpr index FEW = 32, JOINED = 16, WIDEST = 1 << 10;   // rows, rows, bytes
     const View& v = p.view;
-    return sizeof(Arith<S>) == 4 && v.size[1] < FEW && v.size[0] >= FEW && !v.even(0) && v.even(1) &&
-           v.size[2] * index(sizeof(S)) <= JOINED;
+    const bool few = v.size[1] < FEW && v.size[0] >= JOINED && (v.size[1] % JOINED != 0 || beyond);
+    return sizeof(Arith<S>) == 4 && few && !v.even(0) && v.even(1) && v.size[2] * index(sizeof(S)) <= WIDEST;
 }
 
 template <class S>
@@ -224,7 +225,7 @@ void solve(const Rows<S>& p) {
     const Parameters<S> parameters(p, across);
     // For each thread, what it brings side by side, and a row of sums, which are not to be read where they are streamed to.
     // (They are written at the same time, and so at the same place in a page: what is read has the rest of it.)
-    const bool apart = elements_apart(p), brings = apart || short_runs(p);
+    const bool apart = elements_apart(p), brings = apart || short_runs(p, beyond);
     const index cols = p.view.size[2];
     std::optional<Panel<S>> panel;
     if (brings) panel.emplace(cols, ceil_div(rows, threads), !apart, p.residual ? 2 : 1, PANEL);
