@@ -104,31 +104,40 @@ __attribute__((noinline)) void rows_alone(const Comoments<S>& a, index from, ind
 }
 
 // The sums of a row's lanes, where that is shorter than a chunk of folds: what is added to a column is added in turn, so it
-// may as well stay in registers. (The narrowest vectors leave it none beyond three folds.) ONE: of one fold at most.
+// may as well stay in registers. (The narrowest vectors leave it none beyond three folds.) VECTOR: of one at most; FOLDS:
+// of one fold, or more.
+enum class Holds { vector, fold, folds };
 constexpr index SHORT = NATIVE > 16 ? CHUNK * FOLD - 1 : 3 * FOLD;
-template <bool ONE, class T, class S>
+template <Holds HOLDS, class T, class S>
 ONEPASS_INLINE void add_short(const Comoments<S>& a, index row, T pivot, const Later<S>& later, Part<T> (&lanes)[PARTS]) {
     const S *x = a.x + row * a.stride, *dy = a.dy + row * a.dy_stride;
     const Vec<T> about = splat(pivot), one = hidden_one<T>();
+    const auto at_end = [&](index at, index left) ONEPASS_FLAT {
+        const First in = {left};
+        return part_of<T>(keep(minus(load(x + at, in), about, one), left), load(dy + at, in));
+    };
+    const auto send_later = [&](index at) ONEPASS_FLAT {
+        if (!later.far) return;
+        const index sent = later.from(x, at);
+        send(x + sent, x + at, WIDTH<T>);
+        send(dy + sent, dy + at, WIDTH<T>);
+    };
+    if constexpr (HOLDS == Holds::vector) {
+        send_later(0);
+        lanes[0] = at_end(0, a.cols);
+        return;
+    }
     const auto add = [&](index at, Part<T>& to) ONEPASS_FLAT {
         const index left = a.cols - at;
-        if (later.far) {
-            const index sent = later.from(x, at);
-            send(x + sent, x + at, WIDTH<T>);
-            send(dy + sent, dy + at, WIDTH<T>);
-        }
-        const First in = {left};
-        if (left >= WIDTH<T>)
-            to = to + part_of<T>(minus(load(x + at), about, one), load(dy + at));
-        else
-            to = to + part_of<T>(keep(minus(load(x + at, in), about, one), left), load(dy + at, in));
+        send_later(at);
+        to = to + (left >= WIDTH<T> ? part_of<T>(minus(load(x + at), about, one), load(dy + at)) : at_end(at, left));
     };
-    for (index pack = 0; pack < a.cols && (ONE || pack < FOLD); pack += LANES<T>)
+    for (index pack = 0; pack < a.cols && (HOLDS == Holds::fold || pack < FOLD); pack += LANES<T>)
 #pragma GCC unroll 4
         for (int j = 0; j < PARTS; ++j) {
             index at = pack + j * WIDTH<T>;
             if (at >= a.cols) break;
-            if constexpr (ONE) {
+            if constexpr (HOLDS == Holds::fold) {
                 add(at, lanes[j]);
             } else {
                 Part<T> column = {};
@@ -140,8 +149,9 @@ ONEPASS_INLINE void add_short(const Comoments<S>& a, index row, T pivot, const L
 
 // Short rows are joined side by side (narrow_rows.hpp says why), but those whose pivots are astray. The result is the first
 // of the last ones, fewer than SIDE.
-template <bool ONE, class S>
-__attribute__((noinline)) index join_rows(const Comoments<S>& a, const Later<S>& later, double of_count) {
+template <Holds HOLDS, class S>
+__attribute__((noinline)) index join_rows(const Comoments<S>& given, const Later<S>& later, double of_count) {
+    const Comoments<S> a = given;   // which no store changes
     index row = 0;
     for (; row + SIDE <= a.rows; row += SIDE) {
         Part<float> rows[SIDE];
@@ -149,10 +159,11 @@ __attribute__((noinline)) index join_rows(const Comoments<S>& a, const Later<S>&
         for (int i = 0; i < SIDE; ++i) {
             pivot[i] = choose_pivot<float>(Plain<S>{a.x + (row + i) * a.stride}, a.cols, 1.0F);
             Part<float> lanes[PARTS] = {};
-            add_short<ONE>(a, row + i, pivot[i], later, lanes);
+            add_short<HOLDS>(a, row + i, pivot[i], later, lanes);
             rows[beside(i)] = fold_parts(lanes, Plus());
         }
-        store_part(Places<float>{nullptr, low, m2, sum, product}, 0, fold_beside(rows, Plus()), All{});
+        // (A sum begins with 0, so that none is -0.)
+        store_part(Places<float>{nullptr, low, m2, sum, product}, 0, Part<float>{} + fold_beside(rows, Plus()), All{});
         std::int32_t lost[SIDE];
         for (int i = 0; i < SIDE; ++i)
             lost[i] = astray(
@@ -169,7 +180,7 @@ __attribute__((noinline)) void short_rows(const Comoments<S>& a, index row, cons
     for (; row < a.rows; ++row) {
         const T pivot = choose_pivot<T>(Plain<S>{a.x + row * a.stride}, a.cols, T(1));
         Part<T> lanes[PARTS] = {};
-        add_short<false>(a, row, pivot, later, lanes);
+        add_short<Holds::folds>(a, row, pivot, later, lanes);
         const auto total = [&](Vec<T> Part<T>::* of) ONEPASS_FLAT {
             Vec<T> all[PARTS];
             for (int j = 0; j < PARTS; ++j) all[j] = lanes[j].*of;
@@ -189,7 +200,9 @@ void rows_comoments(const Comoments<S>& a) {
             const double of_count = 1.0 / double(a.cols);
             index row = 0;
             if constexpr (sizeof(Arith<S>) == 4)
-                row = a.cols <= FOLD ? join_rows<true>(a, later, of_count) : join_rows<false>(a, later, of_count);
+                row = WITH_MASKS && a.cols <= WIDTH<float> ? join_rows<Holds::vector>(a, later, of_count)
+                      : a.cols <= FOLD                     ? join_rows<Holds::fold>(a, later, of_count)
+                                                           : join_rows<Holds::folds>(a, later, of_count);
             return short_rows(a, row, later, of_count);
         }
     rows_alone<RANGED>(a, 0, a.rows);

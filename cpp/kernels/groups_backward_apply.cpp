@@ -74,6 +74,11 @@ void write_gradient(Gradient<S> a) {
             return g;
         };
         S* dx = a.dx + row * a.stride;
+        if (BY_ROW && WITH_MASKS && a.cols <= WIDTH<T> && !a.stream) {
+            const First lanes = {a.cols};
+            store(dx, value(source(0, lanes), 0, lanes), lanes);
+            continue;
+        }
         if constexpr (COLUMNS_PAIR<S> && !BY_ROW)
             if (row + 1 < a.rows && pair<S>(a.stream, a.stride)) {
                 write_two<T>(dx, a.stride, lead_of(dx, a.mean, false), a.cols,

@@ -106,6 +106,8 @@ struct All {};
 struct First {
     index n;
 };
+// Whether the first lanes are loaded and stored by single instructions.
+constexpr bool WITH_MASKS = NATIVE > 16;
 
 // All ones in the first n lanes, zero in the rest; n may lie outside 0..WIDTH.
 template <class T>
