@@ -53,7 +53,7 @@ std::optional<index> as_one(const Array& array, int first, int end) {
 // The array, whose axes up to `samples` count samples, and those up to `rows` the rows of one; or a dense copy, where that
 // is not how it lies.
 Array as_it_lies(const Array& array, int samples, int rows, Lie& lies) {
-    if (!array || array.contiguous() || !array.aligned()) return array ? contiguous_copy(array) : array;
+    if (array.contiguous() || !array.aligned()) return contiguous_copy(array);
     const auto sample = as_one(array, 0, samples), row = as_one(array, samples, rows),
                element = as_one(array, rows, array.ndim);
     // (What has no elements beside it may be asked for as a row.)

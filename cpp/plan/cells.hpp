@@ -1,9 +1,8 @@
 // Groups of cells: the masked norms, weighted moments, and the gradients of batch, group and instance norm.
 //
-// An array is samples x channels x span, with the channels last or not. A cell is one channel of one
-// sample. Its moments (and, for gradients, co-moments with dy) are taken in pieces of a size that the shape alone decides,
-// pieces are merged into cells and cells into groups: `members` neighbouring channels of one sample, or one channel of all
-// samples.
+// An array is samples x channels x span, with the channels last or not. A cell is one channel of one sample. Its moments
+// (and, for gradients, co-moments with dy) are taken in pieces of a size that the shape alone decides, pieces are merged
+// into cells and cells into groups: `members` neighbouring channels of one sample, or one channel of all samples.
 #pragma once
 
 #include <cstdint>

@@ -79,7 +79,7 @@ void move_as(const Move& m) {
         bytes *= axes.axis[i].size;
     }
     const int threads = threads_for(bytes);
-    const Panel<E> panel(std::min(wide, cols.size), std::min(high, rows.size), false, 1, HIGH * WIDE);
+    const Panel<E> panel(std::min(wide, cols.size), std::min(high, rows.size), false, 1, HIGH * WIDE);   // a tile
     const std::size_t room = transposed ? panel.bytes() : 0;
     const Scratch scratch(room * std::size_t(threads));
     run_team(threads, [&](const Team& team) {

@@ -23,7 +23,7 @@ class Panel {
     Panel(index cols, index rows, bool end_to_end, int arrays, index bytes)
         : arrays_(arrays), stride_(end_to_end ? cols : (ceil_div(cols, LINE) | 1) * LINE) {
         const index held = std::max(bytes / (arrays * stride_ * SIZE) / LINE * LINE, LINE);
-        rows_ = ceil_div(ceil_div(rows, ceil_div(rows, held)), LINE) * LINE;
+        rows_ = std::min(rows, ceil_div(ceil_div(rows, ceil_div(rows, held)), LINE) * LINE);
     }
     std::size_t bytes() const {
         return std::size_t(ceil_div(arrays_ * rows_ * stride_ * SIZE, index(Scratch::LINE))) * Scratch::LINE;

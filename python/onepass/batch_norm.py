@@ -124,7 +124,7 @@ def batch_norm_backward(
     dy : array
         The gradient of the result: x's shape and dtype.
     x : array of float32, float64, float16 or bfloat16
-        What was normalized. Any strides; x and dy are copied where they are not C-contiguous.
+        What was normalized. Any strides; x and dy may be copied where they are not C-contiguous.
     weight : array of shape (channels,), optional
         Of x's dtype, or float32 where x has 16 bits.
     running_mean, running_var : array of shape (channels,), optional

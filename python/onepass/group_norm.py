@@ -87,7 +87,7 @@ def group_norm_backward(
     dy : array
         The gradient of the result: x's shape and dtype.
     x : array of float32, float64, float16 or bfloat16
-        What was normalized. Any strides; x and dy are copied where they are not C-contiguous.
+        What was normalized. Any strides; x and dy may be copied where they are not C-contiguous.
     num_groups : int
         As it was given to `group_norm`.
     weight : array of shape (channels,), optional
