@@ -54,9 +54,10 @@ struct Cells {
 
     // Set by solve() for what it does at a time.
     Lie y_lies;
-    bool dense() const { return x_lies == y_lies && dy_lies == y_lies; }
     double* sums = nullptr;   // of dweight, then of dbias, over the samples before these; or null
 
+    // Whether samples follow each other everywhere. (Those of a part, some of the channels, do not.)
+    bool dense() const { return x_lies == y_lies && dy_lies == y_lies && y_lies.sample == channels * span; }
     // Where a row of a sample begins, from column `col` on, and how far from it the next one does, of rows of `folds`.
     struct Spot {
         const S *x, *dy;
