@@ -1,6 +1,8 @@
 """Shapes, axes and strides that the tests of several norms walk."""
 
+import ml_dtypes
 import numpy as np
+import pytest
 import references as ref
 
 AXES = [
@@ -27,6 +29,11 @@ AXES = [
     ((6, 1), -1),
     ((1, 1, 1), (0, 2)),
 ]
+
+
+every_dtype = pytest.mark.parametrize(
+    "dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64], ids=lambda dtype: dtype.__name__
+)
 
 
 def normalized_shape(shape, axis):

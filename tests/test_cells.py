@@ -3,9 +3,10 @@
 What comes of them is known without it: the bits of the same call on arrays in C order.
 """
 
-import ml_dtypes
 import numpy as np
 import pytest
+from bit_cases import assert_same
+from layouts import every_dtype
 
 import onepass as op
 
@@ -40,13 +41,7 @@ VIEWS = {
 }
 
 
-def same(got, want):
-    return all(g.tobytes() == w.tobytes() for g, w in zip(got, want, strict=True))
-
-
-@pytest.mark.parametrize(
-    "dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64], ids=lambda dtype: dtype.__name__
-)
+@every_dtype
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("name", VIEWS)
 def test_gradients(name, dtype, threads):
@@ -71,4 +66,4 @@ def test_gradients(name, dtype, threads):
         for call in calls:
             want = call(dense, dense)
             for dy, of in ((x, x), (x, dense), (dense, x)):
-                assert same(call(dy, of), want)
+                assert_same(call(dy, of), want, name)

@@ -3,9 +3,9 @@
 What comes of that is known without it: the bits of the same call on arrays in C order.
 """
 
-import ml_dtypes
 import numpy as np
 import pytest
+from layouts import every_dtype
 
 import onepass as op
 
@@ -43,11 +43,6 @@ def layouts(x):
     yield "every second element", wider[..., ::2]
     yield "off by a byte", off_by_a_byte(x)
     yield "off by a byte, reversed", off_by_a_byte(x.T.copy()).T
-
-
-every_dtype = pytest.mark.parametrize(
-    "dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64], ids=lambda dtype: dtype.__name__
-)
 
 
 @every_dtype

@@ -172,6 +172,10 @@ Array copied(const Array& array) {
 
 Array contiguous_copy(const Array& array) { return array.contiguous() && array.aligned() ? array : copied(array); }
 
+Array transposed(const Array& array, const py::object& order) {
+    return input("array", array.object.attr("transpose")(order));
+}
+
 void assign(const Array& to, const Array& from) {
     const py::gil_scoped_release release;
     move({from.data, to.data, to.ndim, to.shape, from.strides, to.strides, size_of(to.dtype)});

@@ -75,6 +75,9 @@ Array fresh(Dtype dtype, int ndim, const index* shape);
 Array copied(const Array& array);
 Array contiguous_copy(const Array& array);
 
+// The same memory with its axes in another order.
+Array transposed(const Array& array, const py::object& order);
+
 // Writes an array of the same shape over another.
 void assign(const Array& to, const Array& from);
 

@@ -108,7 +108,7 @@ void in_order_of(const Array& array, Array (&operands)[2], bool* reduced) {
         moved[i] = reduced[order[i]];
     }
     std::copy_n(moved, array.ndim, reduced);
-    for (Array& operand : operands) operand = input("array", operand.object.attr("transpose")(axes));
+    for (Array& operand : operands) operand = transposed(operand, axes);
 }
 
 constexpr const char* A_CHANNEL = "one element a channel";

@@ -56,7 +56,7 @@ Layout::Layout(const Array* operands, int count, const bool* reduced, Wanted wan
             }
     order_ = py::tuple(order);
     for (int i = 0; i < count; ++i) {
-        const Array moved = input("array", given_[i].object.attr("transpose")(order_));
+        const Array moved = transposed(given_[i], order_);
         used_[i] = written(i) ? fresh(moved) : copied(moved);
     }
     view = view_of(used_, count, at_end, wanted, reads);
@@ -64,7 +64,7 @@ Layout::Layout(const Array* operands, int count, const bool* reduced, Wanted wan
 
 void Layout::finish(int i) const {
     if (!used_[i] || used_[i].object.is(given_[i].object)) return;
-    assign(order_ ? input("array", given_[i].object.attr("transpose")(order_)) : given_[i], used_[i]);
+    assign(order_ ? transposed(given_[i], order_) : given_[i], used_[i]);
 }
 
 Array fresh_stats(const Array& x, const bool* reduced) {

@@ -37,6 +37,9 @@ void write_gradient(Gradient<S> a) {
     using T = Arith<S>;
     constexpr bool BY_ROW = PARAMETERS == Parameters::by_row;
     const bool joined = rows_join<S>(a.stream, a.cols, a.stride);
+    // (Rows that wait for no parameters are read fast enough.)
+    constexpr int SENT = BY_ROW ? 0 : PLAIN ? 1 : 2;
+    const index dy_behind = behind<S>(a.cols, a.dy_stride), x_behind = behind<S>(a.cols, a.x_stride);
     Edge<S> edge;
     index channel = a.first;
     for (index row = 0; row < a.rows; ++row) {
@@ -87,13 +90,7 @@ void write_gradient(Gradient<S> a) {
                 ++row;
                 continue;
             }
-        // (Rows that wait for no parameters are read fast enough.)
-        const Shares<S, 1,
-                     BY_ROW  ? 0
-                     : PLAIN ? 1
-                             : 2,
-                     Way::both>
-            later = {{dy + behind<S>(a.cols, a.dy_stride), x + behind<S>(a.cols, a.x_stride)}, 0, {dy, x}};
+        const Shares<S, 1, SENT, Way::both> later = {{dy + dy_behind, x + x_behind}, 0, {dy, x}};
         write_row<T>(dx, BY_ROW ? to_line(dx) : lead_of(dx, a.mean, a.stream), a.cols, source, value, a.stream,
                      joined && row + 1 < a.rows, edge, Nothing{}, later);
     }

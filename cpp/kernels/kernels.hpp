@@ -31,6 +31,9 @@ constexpr index SHORT_ROW = 1024;
 // And of one that is streamed, if rows lie end to end: many are written into the first cache so, and streamed from there.
 constexpr index GATHERED_ROW = 256;
 
+// Narrow rows that the widest vectors join (narrow_rows.hpp); narrower ones a part of them.
+constexpr index JOINED_ROWS = 16;
+
 // Whether a core's first-level cache holds more than 32 KiB (machine.cpp). What was sent for into a smaller one is gone
 // before it is read.
 __attribute__((visibility("hidden"))) extern const bool roomy_first_cache;

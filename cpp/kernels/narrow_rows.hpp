@@ -14,6 +14,8 @@
 namespace onepass::ONEPASS_ISA {
 namespace {
 
+static_assert(JOINED_ROWS % SIDE == 0, "blocks and panels are cut so that all their rows are joined");
+
 template <int OF_EACH>
 ONEPASS_INLINE Sums<Vec<float>> lower_halves(const Sums<Vec<float>>& a, const Sums<Vec<float>>& b) {
     return {lower_halves<OF_EACH>(a.sum, b.sum), lower_halves<OF_EACH>(a.squares, b.squares)};

@@ -37,9 +37,6 @@ index part_size(const Cells<S>& p, int threads, bool stream) {
 template <class S>
 Cells<S> part_of(const Cells<S>& p, index first, index n) {
     Cells<S> part = p;
-    part.y_lies = {p.channels * p.span, p.channels_last ? p.channels : p.span};
-    for (Lie* lies : {&part.x_lies, &part.dy_lies})
-        if (lies->row == Lie::DENSE) *lies = part.y_lies;
     const auto step = [&](const Lie& lies) { return first * (p.across ? lies.row : lies.sample); };
     go_on(step(part.x_lies), part.x);
     go_on(step(part.dy_lies), part.dy);
@@ -67,6 +64,16 @@ void solve_part(const Cells<S>& p, int threads, bool stream) {
     run_team(threads, [&](const Team& team) { solver.run(team); });
 }
 
+// With what is dense said in numbers.
+template <class S>
+Cells<S> laid_out(const Cells<S>& given) {
+    Cells<S> p = given;
+    p.y_lies = {p.channels * p.span, p.channels_last ? p.channels : p.span};
+    for (Lie* lies : {&p.x_lies, &p.dy_lies})
+        if (lies->row == Lie::DENSE) *lies = p.y_lies;
+    return p;
+}
+
 // Of a gradient whose groups are nothing but neighbouring channels of one sample: each is a row.
 template <class S>
 RowGradients<S> rows_of(const Cells<S>& p) {
@@ -74,9 +81,9 @@ RowGradients<S> rows_of(const Cells<S>& p) {
     rows.view.kind = Kind::rows;
     rows.view.size[1] = p.samples;
     rows.view.size[2] = p.members;
-    const index strides[] = {p.x_lies.sample, p.channels, p.dy_lies.sample};
+    const Lie lies[] = {p.x_lies, p.y_lies, p.dy_lies};
     for (int k = 0; k < 3; ++k) {
-        rows.view.stride[k][1] = strides[k] == Lie::DENSE ? p.channels : strides[k];
+        rows.view.stride[k][1] = lies[k].sample;
         rows.view.stride[k][2] = 1;
     }
     rows.groups = p.channels / p.members;
@@ -93,7 +100,8 @@ RowGradients<S> rows_of(const Cells<S>& p) {
 }   // namespace
 
 template <class S>
-void solve(const Cells<S>& p) {
+void solve(const Cells<S>& given) {
+    const Cells<S> p = laid_out(given);
     if (p.dy && p.span == 1 && p.members > 1 && !p.weighing) return solve(rows_of(p));
     const int threads = threads_for(p.bytes(), true);
     const bool stream = p.y && streams(p.x, p.y, p.bytes(), threads);

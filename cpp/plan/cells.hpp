@@ -52,7 +52,7 @@ struct Cells {
 
     Lie x_lies, dy_lies;
 
-    // Set by solve() for what it does at a time.
+    // Set by solve(), the last for what it does at a time.
     Lie y_lies;
     double* sums = nullptr;   // of dweight, then of dbias, over the samples before these; or null
 

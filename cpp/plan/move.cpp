@@ -83,8 +83,7 @@ void move_as(const Move& m) {
     const std::size_t room = transposed ? panel.bytes() : 0;
     const Scratch scratch(room * std::size_t(threads));
     run_team(threads, [&](const Team& team) {
-        Panel<E> own = panel;
-        own.lie_at(scratch.data() + room * std::size_t(team.id));
+        const Panel<E> own = panel.at(scratch.data() + room * std::size_t(team.id));
         team.each(tasks, [&](index task) {
             const index place = task % tasks_of_two, row = place / tiles * high, col = place % tiles * wide;
             const char* from = m.from + row * rows.from + col * cols.from;

@@ -28,7 +28,12 @@ class Panel {
     std::size_t bytes() const {
         return std::size_t(ceil_div(arrays_ * rows_ * stride_ * SIZE, index(Scratch::LINE))) * Scratch::LINE;
     }
-    void lie_at(char* scratch) { x_ = reinterpret_cast<S*>(scratch); }
+    // The same with memory of its own.
+    Panel at(char* scratch) const {
+        Panel panel = *this;
+        panel.x_ = reinterpret_cast<S*>(scratch);
+        return panel;
+    }
 
     index rows() const { return rows_; }
     index stride() const { return stride_; }

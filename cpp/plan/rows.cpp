@@ -55,9 +55,9 @@ bool elements_apart(const Rows<S>& p) {
 }
 template <class S>
 bool short_runs(const Rows<S>& p, bool beyond) {
-    constexpr index FEW = 32, JOINED = 16, WIDEST = 1 << 10;   // rows, rows, bytes
+    constexpr index FEW = 32, WIDEST = 1 << 10;   // rows, bytes
     const View& v = p.view;
-    const bool few = v.size[1] < FEW && v.size[0] >= JOINED && (v.size[1] % JOINED != 0 || beyond);
+    const bool few = v.size[1] < FEW && v.size[0] >= JOINED_ROWS && (v.size[1] % JOINED_ROWS != 0 || beyond);
     return sizeof(Arith<S>) == 4 && few && !v.even(0) && v.even(1) && v.size[2] * index(sizeof(S)) <= WIDEST;
 }
 
@@ -237,9 +237,9 @@ void solve(const Rows<S>& p) {
         const index from = team.from(rows), to = team.to(rows);
         if (from == to) return;
         char* own = each ? scratch->data() + each * std::size_t(team.id) : nullptr;
-        std::optional<Panel<S>> near = panel;
-        if (brings) near->lie_at(own);
-        const Panel<S>* by = brings ? &*near : nullptr;
+        std::optional<Panel<S>> near;
+        if (panel) near = panel->at(own);
+        const Panel<S>* by = near ? &*near : nullptr;
         if (p.y)
             norm_rows(p, parameters.affine, k, from, to, stream, beyond && !brings, !brings && beyond_caches(bytes), across,
                       by, each > room ? row.place(own + room, 0) : nullptr);

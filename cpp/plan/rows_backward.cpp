@@ -16,10 +16,10 @@ namespace {
 
 // Rows of a block: as many as give BLOCKS blocks, from FEWEST to MOST; of narrow rows, which kernels join, as many as they
 // join or a multiple of it. Part of the bits of dweight and dbias.
-constexpr index BLOCKS = 32, FEWEST = 8, MOST = 64, NARROW_ROW = 512, JOINED = 16;
+constexpr index BLOCKS = 32, FEWEST = 8, MOST = 64, NARROW_ROW = 512;
 index block_rows(index rows, index cols) {
     const index n = std::clamp(rows / BLOCKS, FEWEST, MOST);
-    return cols <= NARROW_ROW ? ceil_div(n, JOINED) * JOINED : n;
+    return cols <= NARROW_ROW ? ceil_div(n, JOINED_ROWS) * JOINED_ROWS : n;
 }
 
 constexpr index SHORT = 256;         // bytes of a row that is not streamed as soon as others
@@ -102,7 +102,7 @@ void solve(const RowGradients<S>& given) {
     RowGradients<S> p = given;
     const index rows = p.view.size[0] * p.view.size[along(p)], cols = p.view.size[across(p)];
     const bool turned = apart(p, 1), panels = turned || apart(p, 0) || apart(p, 2);
-    const index size = block_rows(rows, cols), blocks = (rows + size - 1) / size;
+    const index size = block_rows(rows, cols), blocks = ceil_div(rows, size);
     const index tasks = p.groups * blocks, weights = p.groups * cols;
     const index bytes = 3 * p.groups * p.view.elements() * index(sizeof(S));
     const int threads = static_cast<int>(std::min<index>(threads_for(bytes), tasks));
@@ -114,7 +114,7 @@ void solve(const RowGradients<S>& given) {
     // All of these are read beside dx, for each row again. Streamed stores pend for long, and so do all that come behind
     // them: what is written lies as dx does in its pages then, and leaves the rest of a page to what is read.
     const index page = index(PAGE / sizeof(T)), unit = stream && 2 * cols > page ? page : index(Scratch::LINE / sizeof(T));
-    Sums<T> sums = {nullptr, (cols + unit - 1) / unit * unit, p.centered};
+    Sums<T> sums = {nullptr, ceil_div(cols, unit) * unit, p.centered};
     const Panel<S> panel(cols, size, false, 2, PANEL);
     const std::size_t room = panels ? panel.bytes() : 0, rooms = std::size_t(threads) * room;
     const S* dx = turned ? nullptr : p.dx;   // (A panel lies on lines.)
@@ -129,10 +129,9 @@ void solve(const RowGradients<S>& given) {
     p.weight = weight;
 
     const Kernels<S>& k = kernels<S>();
-    const index tiles = (cols + TILE - 1) / TILE;
+    const index tiles = ceil_div(cols, TILE);
     run_team(threads, [&](const Team& team) {
-        Panel<S> own = panel;
-        own.lie_at(scratch.data() + std::size_t(team.id) * room);
+        const Panel<S> own = panel.at(scratch.data() + std::size_t(team.id) * room);
         team.each(tasks, [&](index task) {
             const index first = task % blocks * size;
             add_block(of_group(p, task / blocks), sums, task, first, std::min(rows, first + size), {stream, far, panels},
