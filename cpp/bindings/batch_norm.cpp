@@ -2,8 +2,6 @@
 //
 //   r = (1 - momentum) r + momentum * batch,   the batch variance M2 / (count - running_ddof)
 #include <algorithm>
-#include <cstdlib>
-#include <numeric>
 #include <vector>
 
 #include "bindings/cells.hpp"
@@ -94,23 +92,6 @@ void run_masked(const Array& x, const Array& out, int axis, const Mask& mask, co
     if (!direct) assign(out, call.y);
 }
 
-// Where no element meets another, the order of axes has no say in the bits: that in which an array lies is the quickest.
-void in_order_of(const Array& array, Array (&operands)[2], bool* reduced) {
-    int order[MAX_NDIM];
-    bool moved[MAX_NDIM];
-    std::iota(order, order + array.ndim, 0);
-    std::stable_sort(order, order + array.ndim,
-                     [&](int a, int b) { return std::abs(array.strides[a]) > std::abs(array.strides[b]); });
-    if (std::is_sorted(order, order + array.ndim)) return;
-    py::tuple axes(static_cast<std::size_t>(array.ndim));
-    for (int i = 0; i < array.ndim; ++i) {
-        axes[static_cast<std::size_t>(i)] = order[i];
-        moved[i] = reduced[order[i]];
-    }
-    std::copy_n(moved, array.ndim, reduced);
-    for (Array& operand : operands) operand = transposed(operand, axes);
-}
-
 constexpr const char* A_CHANNEL = "one element a channel";
 
 void check_running(const char* name, const Array& array, const Array& x, index channels, bool written) {
@@ -192,8 +173,8 @@ py::object batch_norm(py::handle x_arg, py::handle weight_arg, py::handle bias_a
             run_masked(x, out, axis, mask, weight, bias, running, eps, mean, rstd);
         } else {
             Array operands[] = {x, out};
-            if (!running.training && !out.contiguous()) in_order_of(out, operands, reduced);
-            const Layout at(operands, 2, reduced, Wanted::all);
+            if (!running.training) in_order_of_result(operands, reduced);
+            const Layout at(operands, 2, reduced, Wanted::all, Reads::loose);
             visit(x.dtype, [&](auto* type) {
                 run<std::remove_pointer_t<decltype(type)>>(at, weight, bias, running, eps, mean, rstd);
             });

@@ -39,7 +39,7 @@ void channels_first(const Problem& p) {
         reduced[i] = true;
     }
     const Array operands[] = {reshaped(p.x, ndim, shape), reshaped(p.out, ndim, shape)};
-    const Layout at(operands, 2, reduced, Wanted::rows, Reads::loose);
+    const Layout at(operands, 2, reduced, Wanted::rows, Reads::loose_rows);
     Rows<S> rows;
     rows.view = at.view;
     rows.x = at.operand(0).as<const S>();

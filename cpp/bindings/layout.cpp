@@ -1,6 +1,9 @@
 #include "bindings/layout.hpp"
 
+#include <algorithm>
+#include <cstdlib>
 #include <limits>
+#include <numeric>
 
 namespace onepass {
 namespace {
@@ -10,6 +13,7 @@ bool written(int operand) { return operand % 2 == 1; }
 View view_of(const Array* arrays, int count, const bool* reduced, Wanted wanted, Reads reads) {
     Operands operands;
     bool aligned = true;
+    operands.loose_columns = reads == Reads::loose;
     operands.ndim = arrays[0].ndim;
     operands.shape = arrays[0].shape;
     operands.count = count;
@@ -17,7 +21,7 @@ View view_of(const Array* arrays, int count, const bool* reduced, Wanted wanted,
         aligned = aligned && arrays[i].aligned();
         operands.strides[i] = arrays[i].strides;
         operands.itemsize[i] = size_of(arrays[i].dtype);
-        operands.loose[i] = reads == Reads::loose && !written(i);
+        operands.loose[i] = reads != Reads::dense && !written(i);
     }
     View view = canonical(operands, reduced);
     if (view.kind == Kind::columns && view.size[1] == 1 && wanted == Wanted::rows) {   // groups of one element
@@ -38,13 +42,15 @@ Layout::Layout(const Array* operands, int count, const bool* reduced, Wanted wan
     : view(view_of(operands, count, reduced, wanted, reads)), given_(operands) {
     if (view.kind != Kind::none) return;
 
-    for (int i = 0; i < count; ++i)
-        if (given_[i].contiguous() && given_[i].aligned())
-            used_[i] = given_[i];
-        else
-            used_[i] = written(i) ? fresh(given_[i]) : copied(given_[i]);
-    view = view_of(used_, count, reduced, wanted, reads);
-    if (view.kind != Kind::none) return;
+    // (Results elsewhere may be enough.)
+    std::copy_n(given_, count, used_);
+    for (const bool read : {false, true}) {
+        for (int i = 0; i < count; ++i)
+            if (read != written(i) && !(given_[i].contiguous() && given_[i].aligned()))
+                used_[i] = read ? copied(given_[i]) : fresh(given_[i]);
+        view = view_of(used_, count, reduced, wanted, reads);
+        if (view.kind != Kind::none) return;
+    }
 
     py::list order;
     bool at_end[MAX_NDIM] = {};
@@ -65,6 +71,24 @@ Layout::Layout(const Array* operands, int count, const bool* reduced, Wanted wan
 void Layout::finish(int i) const {
     if (!used_[i] || used_[i].object.is(given_[i].object)) return;
     assign(order_ ? transposed(given_[i], order_) : given_[i], used_[i]);
+}
+
+void in_order_of_result(Array (&operands)[2], bool* reduced) {
+    const Array& result = operands[1];
+    if (result.contiguous()) return;
+    int order[MAX_NDIM];
+    bool moved[MAX_NDIM];
+    std::iota(order, order + result.ndim, 0);
+    std::stable_sort(order, order + result.ndim,
+                     [&](int a, int b) { return std::abs(result.strides[a]) > std::abs(result.strides[b]); });
+    if (std::is_sorted(order, order + result.ndim)) return;
+    py::tuple axes(static_cast<std::size_t>(result.ndim));
+    for (int i = 0; i < result.ndim; ++i) {
+        axes[static_cast<std::size_t>(i)] = order[i];
+        moved[i] = reduced[order[i]];
+    }
+    std::copy_n(moved, result.ndim, reduced);
+    for (Array& operand : operands) operand = transposed(operand, axes);
 }
 
 Array fresh_stats(const Array& x, const bool* reduced) {

@@ -9,8 +9,8 @@ namespace onepass {
 
 // The kinds of view that a function can use. Whatever has none of them is moved, so that groups are rows.
 enum class Wanted { rows, rows_and_columns, all };
-// Whether rows that are read may be loose (view.hpp).
-enum class Reads { dense, loose };
+// Whether rows that are read may be loose (view.hpp), or columns and blocks as well.
+enum class Reads { dense, loose_rows, loose };
 
 // The arrays as the plan sees them, which must outlive this; operands 0 and 2 are read, 1 and 3 written. finish() brings a
 // result to where the caller wanted it. The view's kind depends on shape and axes alone; moved groups stand in the same
@@ -28,6 +28,10 @@ class Layout {
     Array used_[MAX_OPERANDS];   // in place of those given
     py::object order_;           // of axes, where moved
 };
+
+// Where the order of axes has no say in the bits, that in which the result lies is the quickest: x and result, and the
+// axes.
+void in_order_of_result(Array (&operands)[2], bool* reduced);
 
 // A new array for statistics: x's shape with the reduced axes of length 1.
 Array fresh_stats(const Array& x, const bool* reduced);

@@ -52,8 +52,9 @@ py::object min_max_scale(py::handle x_arg, py::handle axis, py::handle range, py
     const Ends<double> ends = parse_range(range, x.dtype);
     const Array out = output("out", out_arg, x);
     if (x.size != 0) {
-        const Array operands[] = {x, out};
-        const Layout at(operands, 2, reduced, Wanted::all);
+        Array operands[] = {x, out};
+        in_order_of_result(operands, reduced);   // no element meets another but to be compared
+        const Layout at(operands, 2, reduced, Wanted::all, Reads::loose);
         visit(x.dtype, [&](auto* type) {
             using S = std::remove_pointer_t<decltype(type)>;
             using T = Arith<S>;

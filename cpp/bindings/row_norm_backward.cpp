@@ -43,7 +43,7 @@ py::object row_norm_backward(const RowNormBackward& call) {
         if (dbias) dbias.object.attr("fill")(0);
     } else {
         const Array w = in_arithmetic(weight, x.dtype), operands[] = {x, dx, dy};
-        const Layout at(operands, 3, axes.reduced, Wanted::rows_and_columns, Reads::loose);
+        const Layout at(operands, 3, axes.reduced, Wanted::rows_and_columns, Reads::loose_rows);
         visit(x.dtype,
               [&](auto* type) { run<std::remove_pointer_t<decltype(type)>>(at, w, eps, call.centered, dweight, dbias); });
         at.finish(DX);

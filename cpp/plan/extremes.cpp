@@ -38,24 +38,27 @@ Scales<T> from(Scales<T> by, index at, bool ranged) {
 // ---- groups of one row each ----
 
 template <class S>
-void scale_strip(const S* x, S* y, index rows, const Groups<S>& p, Ends<Arith<S>> ends, const Kernels<S>& k, bool stream) {
+void scale_strip(const Matrix<const S>& x, S* y, index rows, const Groups<S>& p, Ends<Arith<S>> ends, const Kernels<S>& k,
+                 bool stream) {
     using T = Arith<S>;
     T min[STRIP], max[STRIP], by[5][STRIP];
-    k.rows_extremes({x, rows, p.span, p.x_group, min, max, stream});
+    k.rows_extremes({x.at, rows, p.span, x.stride, min, max, stream});
     const Scales<T> scales = {by[0], by[1], by[2], by[3], by[4]};
     const bool plain = k.finish_extremes({rows, min, max, ends, scales});
-    k.rows_scale({x, y, rows, p.span, p.x_group, p.y_group, from(scales, 0, !plain), ends, stream});
+    k.rows_scale({x.at, y, rows, p.span, x.stride, p.y_group, from(scales, 0, !plain), ends, stream});
 }
 
 template <class S>
-void scale_rows(const Team& team, const MinMax<S>& of, const Kernels<S>& k, bool stream) {
+void scale_rows(const Team& team, const MinMax<S>& of, const Kernels<S>& k, bool stream, const Brought<S>& brought) {
     const Groups<S>& p = of.at;
-    const index strip = std::clamp<index>(STRIP_BYTES / (p.span * index(sizeof(S))), 1, STRIP);
+    const index fits = std::clamp<index>(STRIP_BYTES / (p.span * index(sizeof(S))), 1, STRIP);
+    const index strip = brought ? std::min(brought.rows(), STRIP) : fits;
     const index end = team.to(p.problems * p.groups);
     for (index row = team.from(p.problems * p.groups); row < end;) {
         const index problem = row / p.groups, group = row % p.groups;
         const index rows = std::min({strip, p.groups - group, end - row});
-        scale_strip(of.x(problem) + group * p.x_group, of.y(problem) + group * p.y_group, rows, p, of.ends, k, stream);
+        scale_strip(brought(team, of.x(problem) + group * p.x_group, p.x_group, rows, p.span),
+                    of.y(problem) + group * p.y_group, rows, p, of.ends, k, stream);
         row += rows;
     }
 }
@@ -72,10 +75,15 @@ class Scaler {
 
   public:
     Scaler(const MinMax<S>& problem, int members, bool stream)
-        : of_(problem), p(problem.at), ends_(problem.ends), k(kernels<S>()), merge_(kernels<T>()), stream_(stream) {
+        : of_(problem),
+          p(problem.at),
+          ends_(problem.ends),
+          k(kernels<S>()),
+          merge_(kernels<T>()),
+          stream_(stream),
+          piece_(piece_for(members)),
+          brought_(p.x_element, panel(), members) {
         if (p.by_rows) {
-            const bool few = members > 1 && p.rows * p.groups < SHARE * members;
-            piece_ = few ? std::max(SHORTEST, ceil_div(ceil_div(p.span, 2 * SHARE * members), 64) * 64) : p.span;
             inner_ = ceil_div(p.span, piece_);
             cols_ = width_ = p.groups * inner_;
             blocks_ = p.rows;
@@ -83,18 +91,19 @@ class Scaler {
         }
         inner_ = p.span;
         width_ = p.groups * p.span;
-        const bool narrow = width_ < APPLIED / 2 && p.rows * width_ >= APPLIED * FOLDED_ROWS;
-        if (narrow && p.x_row == width_) folds_ = APPLIED / width_;
-        if (p.y_row == width_) applied_folds_ = folds_;
+        if (!brought_ && p.x_row == width_ && narrow()) folds_ = APPLIED / width_;
+        if (p.y_row == width_) applied_folds_ = brings_folds() ? APPLIED / width_ : folds_;
         cols_ = folds_ * width_;
         rows_ = p.rows / folds_;
         rest_ = p.rows % folds_;
         block_ = std::max(COLUMN_BLOCK, ceil_div(rows_, MOST_BLOCKS));
+        if (!turned()) block_ = std::min(block_, brought_.rows());
         blocks_ = ceil_div(rows_, block_);
     }
 
     // Cuts what it needs; the pieces are null, and only counted, where the cutter has no memory.
     void cut(Cutter& cutter) {
+        brought_.cut(cutter);
         pieces_ = cutter.cut<T>(2 * blocks_ * cols_);
         merged_ = cutter.cut<T>(2 * cols_ + (rest_ ? 2 * width_ : 0));
         if (folds_ > 1) folded_ = cutter.cut<T>(2 * width_);
@@ -118,6 +127,25 @@ class Scaler {
   private:
     static constexpr index tile_ = TILE_BYTES / index(sizeof(T));   // columns that one task sweeps
 
+    index piece_for(int members) const {
+        const bool few = p.by_rows && members > 1 && p.rows * p.groups < SHARE * members;
+        return few ? std::max(SHORTEST, ceil_div(ceil_div(p.span, 2 * SHARE * members), 64) * 64) : p.span;
+    }
+    // Whether rows are folded, if they lie end to end; and whether they are brought so.
+    bool narrow() const {
+        const index width = p.groups * p.span;
+        return width < APPLIED / 2 && p.rows * width >= APPLIED * FOLDED_ROWS;
+    }
+    bool brings_folds() const {
+        return p.x_element != 1 && !p.by_rows && narrow() && brought_end_to_end<S>(p.groups * p.span);
+    }
+    Panel<S> panel() const {
+        constexpr index LINE = index(Scratch::LINE) / index(sizeof(S));
+        if (p.by_rows) return {piece_, p.groups, false, 1, PANEL};
+        if (brings_folds()) return {p.groups * p.span, p.rows, true, 1, PANEL};
+        return {std::min(p.groups * p.span, 3 * tile_ / 2 + LINE), COLUMN_BLOCK, false, 1, PANEL};
+    }
+
     // Elements lie on cache lines where the results' do, so that a row cut into lines fits both; and quarters of a page off
     // them, since a load that lies just before a pending store within its page waits for it.
     void cut_scales(Cutter& cutter, Scales<T>& by, index n) const {
@@ -132,17 +160,23 @@ class Scaler {
         const index pieces = p.rows * width_;
         for (index first = team.from(pieces), end = team.to(pieces); first < end;) {
             const index at = backwards ? end - 1 : first, place = at % width_;
-            const index run = inner_ > 1 ? 1 : std::min(end - first, backwards ? place + 1 : width_ - place);
+            const index run =
+                inner_ > 1 ? 1 : std::min({end - first, backwards ? place + 1 : width_ - place, brought_.rows()});
             const index piece = backwards ? end - run : first, column = place % inner_ * piece_;
             f(piece, at / width_, piece % width_ / inner_, column, run, std::min(piece_, p.span - column));
             (backwards ? end : first) += backwards ? -run : run;
         }
     }
 
+    Matrix<const S> piece_of_rows(const Team& team, const S* x, index row, index group, index column, index run,
+                                  index n) const {
+        return brought_(team, x + row * p.x_row + group * p.x_group + column * p.x_element, p.x_group, run, n);
+    }
+
     void row_extremes(const Team& team, const S* x) {
         each_run(team, false, [&](index piece, index row, index group, index column, index run, index n) {
-            k.rows_extremes({x + row * p.x_row + group * p.x_group + column, run, n, p.x_group, pieces_ + piece,
-                             pieces_ + p.rows * width_ + piece, stream_});
+            const Matrix<const S> of = piece_of_rows(team, x, row, group, column, run, n);
+            k.rows_extremes({of.at, run, n, of.stride, pieces_ + piece, pieces_ + p.rows * width_ + piece, stream_});
         });
     }
 
@@ -150,14 +184,20 @@ class Scaler {
         const index tiles = ceil_div(cols_, tile_), stride = folds_ * p.x_row;
         team.each(blocks_ * tiles, [&](index task) {
             const index block = task / tiles, row = block * block_, column = task % tiles * tile_;
-            T* min = pieces_ + 2 * block * cols_ + column;
-            k.columns_extremes({x + row * stride + column, std::min(block_, rows_ - row), std::min(tile_, cols_ - column),
-                                stride, min, min + cols_, stream_});
+            const index rows = std::min(block_, rows_ - row), cols = std::min(tile_, cols_ - column);
+            T *min = pieces_ + 2 * block * cols_ + column, *max = min + cols_;
+            const S* at = x + row * stride + column * p.x_element;
+            if (turned()) return k.rows_extremes({at, cols, rows, p.x_element, min, max, stream_});
+            const Matrix<const S> of = brought_(team, at, stride, rows, cols);
+            k.columns_extremes({of.at, rows, cols, of.stride, min, max, stream_});
         });
         if (rest_ && team.id == team.size - 1)
             k.columns_extremes(
                 {x + rows_ * stride, rest_, width_, p.x_row, merged_ + 2 * cols_, merged_ + 2 * cols_ + width_});
     }
+
+    // Whether rows lie beside each other, and columns end to end.
+    bool turned() const { return brought_ && p.x_row == 1; }
 
     // The extremes of extremes, the least and the greatest together.
     void merge(const Team& team) {
@@ -191,8 +231,9 @@ class Scaler {
         const bool ranged = ranged_.load();
         // From the end to the beginning: what was read last is the likeliest to be in the cache still.
         each_run(team, true, [&](index, index row, index group, index column, index run, index n) {
-            k.rows_scale({x + row * p.x_row + group * p.x_group + column, y + row * p.y_row + group * p.y_group + column,
-                          run, n, p.x_group, p.y_group, from(by_, group, ranged), ends_, stream_});
+            const Matrix<const S> of = piece_of_rows(team, x, row, group, column, run, n);
+            k.rows_scale({of.at, y + row * p.y_row + group * p.y_group + column, run, n, of.stride, p.y_group,
+                          from(by_, group, ranged), ends_, stream_});
         });
     }
 
@@ -218,17 +259,21 @@ class Scaler {
         const bool ranged = ranged_.load();
         const index folds = applied_folds_, cols = folds * width_, rows = p.rows / folds, rest = p.rows % folds;
         const auto apply = [&](index row, index count, index each, index column, index n) {
-            k.columns_scale({x + row * p.x_row + column, y + row * p.y_row + column, count, n, each * p.x_row,
-                             each * p.y_row, from(wide_, column, ranged), ends_, stream_});
+            const Matrix<const S> of =
+                brought_(team, x + row * p.x_row + column * p.x_element, p.x_row, count * each, each > 1 ? width_ : n);
+            k.columns_scale({of.at, y + row * p.y_row + column, count, n, each * of.stride, each * p.y_row,
+                             from(wide_, column, ranged), ends_, stream_});
         };
         // Tiles end on cache lines of y.
         const index lead = index((0 - reinterpret_cast<std::uintptr_t>(y)) % Scratch::LINE / sizeof(S));
-        const bool whole = 2 * cols <= 3 * tile_ || writes_whole(stream_, 2 * p.rows * width_ * index(sizeof(S)));
-        const index tiles = whole ? 1 : ceil_div(cols - lead, tile_);
-        team.each_backwards(ceil_div(rows, COLUMN_BLOCK) * tiles, [&](index task) {
-            const index row = task / tiles * COLUMN_BLOCK, tile = task % tiles;
+        const bool whole = 2 * cols <= 3 * tile_ || brings_folds() ||
+                           (!brought_ && writes_whole(stream_, 2 * p.rows * width_ * index(sizeof(S))));
+        const index tiles = whole ? 1 : ceil_div(cols - lead, tile_),
+                    block = std::min(COLUMN_BLOCK, brought_.rows() / folds);
+        team.each_backwards(ceil_div(rows, block) * tiles, [&](index task) {
+            const index row = task / tiles * block, tile = task % tiles;
             const index first = tile ? lead + tile * tile_ : 0, last = tile + 1 < tiles ? lead + (tile + 1) * tile_ : cols;
-            apply(row * folds, std::min(COLUMN_BLOCK, rows - row), folds, first, last - first);
+            apply(row * folds, std::min(block, rows - row), folds, first, last - first);
         });
         if (rest && team.id == 0) apply(rows * folds, rest, 1, 0, width_);
     }
@@ -239,7 +284,9 @@ class Scaler {
     const Kernels<S>& k;
     const Kernels<T>& merge_;
     const bool stream_;
-    index width_ = 0, cols_ = 0, inner_ = 1, piece_ = 0, blocks_ = 0, block_ = 0, rows_ = 0, rest_ = 0, folds_ = 1;
+    const index piece_;
+    Brought<S> brought_;
+    index width_ = 0, cols_ = 0, inner_ = 1, blocks_ = 0, block_ = 0, rows_ = 0, rest_ = 0, folds_ = 1;
     index applied_folds_ = 1;
     T *pieces_ = nullptr, *merged_ = nullptr, *folded_ = nullptr, *found_ = nullptr;
     Scales<T> by_ = {}, wide_ = {};
@@ -266,7 +313,13 @@ void solve(const MinMax<S>& problem) {
     const index rows = p.problems * p.groups;
     if (p.by_rows && p.rows == 1 && (threads == 1 || rows >= SHARE * threads || p.span < 2 * SHORTEST)) {
         const int members = static_cast<int>(std::min<index>(threads, rows));
-        return run_team(members, [&](const Team& team) { scale_rows(team, problem, kernels<S>(), stream); });
+        Brought<S> brought(p.x_element, {p.span, p.groups, false, 1, PANEL}, members);
+        Cutter counter(nullptr);
+        brought.cut(counter);
+        const Scratch scratch(counter.used());
+        Cutter cutter(scratch.data());
+        brought.cut(cutter);
+        return run_team(members, [&](const Team& team) { scale_rows(team, problem, kernels<S>(), stream, brought); });
     }
     // Many problems: each thread solves whole ones. Few: all threads solve each together.
     const bool whole = p.problems >= threads;

@@ -20,6 +20,7 @@ struct Groups {
     index problems = 1, x_problem = 0, y_problem = 0;
     index rows = 1, groups = 1, span = 1;
     index x_row = 0, y_row = 0, x_group = 0, y_group = 0;
+    index x_element = 1, y_element = 1;   // of y's, only where rows of both lie beside each other, with whole lines apart
     bool by_rows = false;
     bool centered = true;                                  // or about 0, as RMS norm has it
     bool weight_a_column = false;                          // weight and bias: an element for each element of a span as well

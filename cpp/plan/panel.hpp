@@ -7,12 +7,43 @@
 
 #include "plan/copy.hpp"
 #include "plan/scratch.hpp"
+#include "plan/threads.hpp"
 #include "plan/turn.hpp"
 
 namespace onepass {
 
-// Those of one thread. (Where a matrix is turned, many are written side by side, and should not lie in few sets of the
-// first cache: an odd number of lines apart.)
+constexpr index PANEL = 256 << 10;   // bytes that a thread brings at a time, if there is a choice
+
+// How far apart rows are brought, if they need not lie end to end: where a matrix is turned, many are written side by side,
+// and should not lie in few sets of the first cache. An odd number of lines.
+template <class S>
+index apart(index cols) {
+    constexpr index LINE = index(Scratch::LINE) / index(sizeof(S));
+    return (ceil_div(cols, LINE) | 1) * LINE;
+}
+// Whether rows that may be either are brought end to end, so that they can be folded: short ones.
+template <class S>
+bool brought_end_to_end(index cols) {
+    return cols * index(sizeof(S)) < 512;
+}
+
+// `rows` rows of `cols` elements brought side by side, `stride` elements apart. There they lie `along` elements apart, and
+// the elements of each `across`.
+template <class S>
+void bring(const S* from, index along, index across, S* to, index stride, index rows, index cols) {
+    constexpr index SIZE = index(sizeof(S)), HIGH = 128;   // rows that are turned at a time: a line of each is in the cache
+    if (along == 1 && across != 1) {
+        for (index row = 0; row < rows; row += HIGH)
+            turn_squares<true>(Matrix<const S>{from + row, across}, Matrix<S>{to + row * stride, stride}, cols,
+                               std::min(HIGH, rows - row));
+        return;
+    }
+    if (across == 1 && along == stride && cols == stride) cols *= std::exchange(rows, 1);
+    for (index i = 0; i < rows; ++i, from += along, to += stride)
+        copy_row<S>(reinterpret_cast<const char*>(from), across * SIZE, reinterpret_cast<char*>(to), SIZE, cols);
+}
+
+// Rows of one thread.
 template <class S>
 class Panel {
     static constexpr index SIZE = index(sizeof(S)), LINE = index(Scratch::LINE) / SIZE;
@@ -21,7 +52,7 @@ class Panel {
     // Of `arrays` arrays so many rows, end to end or not, or if those are more than `bytes` hold, even parts of them: but
     // whole lines of what is turned.
     Panel(index cols, index rows, bool end_to_end, int arrays, index bytes)
-        : arrays_(arrays), stride_(end_to_end ? cols : (ceil_div(cols, LINE) | 1) * LINE) {
+        : arrays_(arrays), cols_(cols), stride_(end_to_end ? cols : apart<S>(cols)) {
         const index held = std::max(bytes / (arrays * stride_ * SIZE) / LINE * LINE, LINE);
         rows_ = std::min(rows, ceil_div(ceil_div(rows, ceil_div(rows, held)), LINE) * LINE);
     }
@@ -36,18 +67,13 @@ class Panel {
     }
 
     index rows() const { return rows_; }
+    index cols() const { return cols_; }
     index stride() const { return stride_; }
     S* row(int array, index row) const { return x_ + (array * rows_ + row) * stride_; }
 
-    // `rows` rows of `cols` elements, from row `at` of the panel on. In the other array rows lie `along` elements apart,
-    // and the elements of each `across`.
+    // From row `at` of the panel on.
     void fill(int array, index at, const S* from, index along, index across, index rows, index cols) const {
-        S* to = row(array, at);
-        if (along == 1 && across != 1)
-            return turn_squares<true>(Matrix<const S>{from, across}, Matrix<S>{to, stride_}, cols, rows);
-        if (across == 1 && along == stride_ && cols == stride_) cols *= std::exchange(rows, 1);
-        for (index i = 0; i < rows; ++i, from += along, to += stride_)
-            copy_row<S>(reinterpret_cast<const char*>(from), across * SIZE, reinterpret_cast<char*>(to), SIZE, cols);
+        bring(from, along, across, row(array, at), stride_, rows, cols);
     }
     // And back, into rows of which each element lies beside the next row's.
     void empty(int array, S* to, index across, index rows, index cols) const {
@@ -56,8 +82,38 @@ class Panel {
 
   private:
     int arrays_;
-    index stride_, rows_;
+    index cols_, stride_, rows_;
     S* x_ = nullptr;
+};
+
+// Rows of an array as kernels read them: as they lie, or if their elements lie apart, in the panel of each member of a
+// team.
+template <class S>
+class Brought {
+  public:
+    // The elements lie `across` apart.
+    Brought(index across, const Panel<S>& panel, int members) : panel_(panel), across_(across), members_(members) {}
+    void cut(Cutter& cutter) {
+        if (*this) room_ = cutter.cut<char>(std::ptrdiff_t(panel_.bytes()) * members_);
+    }
+    explicit operator bool() const { return across_ != 1; }
+
+    // How many at a time.
+    index rows() const { return *this ? panel_.rows() : PTRDIFF_MAX; }
+    index cols() const { return *this ? panel_.cols() : PTRDIFF_MAX; }
+    // Rows that lie `along` elements apart; until the member's next call.
+    Matrix<const S> operator()(const Team& team, const S* x, index along, index rows, index cols) const {
+        if (!*this) return {x, along};
+        const Panel<S> own = panel_.at(room_ + std::ptrdiff_t(panel_.bytes()) * team.id);
+        own.fill(0, 0, x, along, across_, rows, cols);
+        return {own.row(0, 0), own.stride()};
+    }
+
+  private:
+    Panel<S> panel_;
+    index across_;
+    int members_;
+    char* room_ = nullptr;
 };
 
 }   // namespace onepass

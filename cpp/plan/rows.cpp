@@ -31,8 +31,7 @@ index rows_ahead(index sent, index cols, index size) { return (sent - 1) / (cols
 
 namespace {
 
-constexpr index STRIP = 64;          // rows whose moments are kept before they are put in their place
-constexpr index PANEL = 256 << 10;   // bytes that a thread brings side by side
+constexpr index STRIP = 64;   // rows whose moments are kept before they are put in their place
 
 // f(row, rows, offset) for runs of evenly spaced rows, from row `from` to row `to`; offset(operand) is the first one's.
 // even: all rows are.

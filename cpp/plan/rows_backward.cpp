@@ -22,9 +22,8 @@ index block_rows(index rows, index cols) {
     return cols <= NARROW_ROW ? ceil_div(n, JOINED_ROWS) * JOINED_ROWS : n;
 }
 
-constexpr index SHORT = 256;         // bytes of a row that is not streamed as soon as others
-constexpr index PANEL = 512 << 10;   // bytes
-constexpr index TILE = 256;          // columns that a thread sums at a time: whole cache lines
+constexpr index SHORT = 256;   // bytes of a row that is not streamed as soon as others
+constexpr index TILE = 256;    // columns that a thread sums at a time: whole cache lines
 
 // The sums of one block (those of a group's follow each other): dweight, and behind it dbias.
 template <class T>
@@ -115,7 +114,7 @@ void solve(const RowGradients<S>& given) {
     // them: what is written lies as dx does in its pages then, and leaves the rest of a page to what is read.
     const index page = index(PAGE / sizeof(T)), unit = stream && 2 * cols > page ? page : index(Scratch::LINE / sizeof(T));
     Sums<T> sums = {nullptr, ceil_div(cols, unit) * unit, p.centered};
-    const Panel<S> panel(cols, size, false, 2, PANEL);
+    const Panel<S> panel(cols, size, false, 2, 2 * PANEL);
     const std::size_t room = panels ? panel.bytes() : 0, rooms = std::size_t(threads) * room;
     const S* dx = turned ? nullptr : p.dx;   // (A panel lies on lines.)
     const Beside<T> weight_beside(dx, weights), sums_beside(dx, tasks * sums.both() * sums.stride);

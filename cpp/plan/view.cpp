@@ -16,7 +16,7 @@ struct Dim {
 bool as_columns_fit(const View& view, int count) {
     if (view.kind != Kind::blocks || view.size[2] >= LONG_SPAN) return true;
     for (int k = 0; k < count; ++k)
-        if (view.stride[k][1] != view.size[2]) return false;
+        if (view.stride[k][1] != view.size[2] * view.stride[k][2]) return false;
     return true;
 }
 
@@ -75,8 +75,12 @@ View canonical(const Operands& arrays, const bool* reduced) {
             (nested ? view.nested[i - 1].stride[k] : view.stride[k][place]) = dims[i].stride[k];
     }
     for (int i = 0; i < nestings; ++i) view.size[0] *= view.nested[i].size;
-    for (int k = 0; k < arrays.count; ++k)
-        if (view.stride[k][2] != 1 && !(of_rows && arrays.loose[k] && near(view.stride[k]))) return view;
+    bool turned = arrays.loose_columns && !dims[n - 1].reduced;
+    for (int k = 0; k < arrays.count; ++k) turned = turned && view.stride[k][1] == 1;
+    for (int k = 0; k < arrays.count; ++k) {
+        const bool may = turned || (arrays.loose[k] && (of_rows || arrays.loose_columns));
+        if (view.stride[k][2] != 1 && !(may && near(view.stride[k]))) return view;
+    }
     const bool last = dims[n - 1].reduced, middle = n > 1 && dims[n - 2].reduced, first = n > 2 && dims[n - 3].reduced;
     if (!last)
         view.kind = !first ? Kind::columns : Kind::none;   // middle is reduced: see above

@@ -5,9 +5,9 @@
 //   blocks   REDUCED kept    REDUCED     batch norm channels-first
 //
 // The last dimension is contiguous. Which view an array gets depends on its shape and the axes alone, never on its
-// strides, so that strides cannot change a bit of the result; an array whose strides do not fit is copied first. Of rows,
-// whose bits are their own, more will fit: their first dimension may consist of several, for which no single stride will
-// do; and the elements of loose arrays may lie apart, if they lie close or rows do.
+// strides, so that strides cannot change a bit of the result; an array whose strides do not fit is copied first. The
+// elements of loose arrays may lie apart, if they lie close or rows do. Of rows, whose bits are their own, more will fit:
+// their first dimension may consist of several, for which no single stride will do.
 #pragma once
 
 #include <cstddef>
@@ -65,7 +65,8 @@ struct Operands {
     int count = 0;                             // arrays of that shape
     const index* strides[MAX_OPERANDS] = {};   // bytes
     index itemsize[MAX_OPERANDS] = {};
-    bool loose[MAX_OPERANDS] = {};
+    bool loose[MAX_OPERANDS] = {};   // those of rows, or
+    bool loose_columns = false;      // of columns and blocks, too; and of columns all, if rows of all lie beside each other
 };
 
 // Kind::none where the strides do not fit. No size may be zero.

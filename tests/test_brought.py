@@ -1,0 +1,93 @@
+"""Columns and blocks of arrays whose elements lie apart, as those of a data frame do: brought side by side, some at a time.
+
+What comes of them is known without it: the bits of the same call on arrays in C order.
+"""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from bit_cases import assert_same
+from layouts import every_dtype
+
+import onepass as op
+
+
+def values(*shape):
+    return np.random.default_rng(2).standard_normal(shape)
+
+
+# Few elements, which are brought all at once, and many; rows that are folded, end to end or not, and rows that are not;
+# several blocks; rows of channels, and short ones. `axis`: the channels'.
+VIEWS = {
+    "Fortran": (values(100, 1000), lambda a: a.T, 1),
+    "Fortran, narrow": (values(12, 100001), lambda a: a.T, 1),
+    "Fortran, a column": (values(2, 3000), lambda a: a[:1].T, 1),
+    "Fortran, folded apart": (values(200, 8003), lambda a: a.T, 1),
+    "Fortran, wide": (values(1400, 1001), lambda a: a.T, 1),
+    "Fortran, a few rows": (values(3000, 13), lambda a: a.T, 1),
+    "Fortran, long blocks": (values(7, 1300000), lambda a: a.T, 1),
+    "Fortran, backwards": (values(100, 1000), lambda a: a.T[::-1, ::-1], 1),
+    "Fortran of more": (values(40, 2000), lambda a: a.T[5:1500, 3:], 1),
+    "Fortran images": (values(9, 12, 20, 6), lambda a: a.T, 1),
+    "every second column": (values(2100, 1300), lambda a: a[:, ::2], 1),
+    "columns backwards": (values(70, 600), lambda a: a[:, ::-1], 1),
+    "one element, many times": (values(600, 1), lambda a: np.broadcast_to(a, (600, 130)), 1),
+    "channels last": (values(3, 9, 13, 70), lambda a: np.moveaxis(a, -1, 1), 1),
+    "channels last, many": (values(5, 70, 61, 60), lambda a: np.moveaxis(a, -1, 1), 1),
+    "channels last, short": (values(40, 5, 7, 30), lambda a: np.moveaxis(a, -1, 1), 1),
+    "channels first": (values(3, 70, 9, 13), lambda a: np.moveaxis(a, 1, -1), -1),
+    "every second place": (values(4, 6, 7, 14), lambda a: a[..., ::2], 1),
+    "images backwards": (values(4, 6, 7, 7), lambda a: a[..., ::-1], 2),
+    "first axis last": (values(200, 30, 12), lambda a: a.transpose(1, 2, 0), 0),
+    "first axes swapped": (values(30, 20, 50), lambda a: a.swapaxes(0, 1), 0),
+    "last axes swapped": (values(9, 90, 33), lambda a: a.swapaxes(1, 2), 1),
+}
+
+
+def outs(x):
+    """Where results may go: new, as x lies, and over x."""
+    yield None
+    yield np.empty_like(x)
+    if not any(n > 1 and stride == 0 for n, stride in zip(x.shape, x.strides, strict=True)):
+        yield x
+
+
+@every_dtype
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("large", [False, True], ids=["", "large"])
+@pytest.mark.parametrize("name", VIEWS)
+def test_columns(name, large, dtype, threads):
+    array, view, axis = VIEWS[name]
+    array = (array * float(ml_dtypes.finfo(dtype).max) / 16 if large else array).astype(dtype)
+    x, channels = view(array), view(array).shape[axis]
+    dense, others = np.ascontiguousarray(x), tuple(np.delete(np.arange(x.ndim), axis))
+    wide = np.float64 if dtype is np.float64 else np.float32
+    weight, bias = (1 + np.arange(channels) % 5).astype(dtype), (np.arange(channels) % 3).astype(dtype)
+    mean, var = np.linspace(-1, 1, channels, dtype=wide), np.linspace(1, 2, channels, dtype=wide)
+    calls = [
+        lambda a, out: op.batch_norm(a, weight, bias, training=True, axis=axis, out=out, return_stats=True),
+        lambda a, out: op.batch_norm(a, weight, running_mean=mean, running_var=var, axis=axis, out=out),
+        lambda a, out: op.standardize(a, axis=others, out=out),
+        lambda a, out: op.min_max_scale(a, axis=others, out=out),
+        lambda a, out: op.min_max_scale(a, axis=axis, out=out),
+    ]
+    with op.num_threads(threads):
+        got, want = op.moments(x, axis=others), op.moments(dense, axis=others)
+        assert_same((got.mean, got.m2), (want.mean, want.m2), name)
+        for call in calls:
+            want = call(dense, None)
+            for out in outs(x):
+                of = view(array.copy()) if out is x else x
+                got = call(of, of if out is x else out)
+                assert_same(
+                    got if isinstance(got, tuple) else [got], want if isinstance(want, tuple) else [want], name
+                )
+
+
+def test_running_statistics():
+    """They are of the same elements, wherever those lie."""
+    x = values(300, 40).astype(np.float32)
+    of = [[np.zeros(40, np.float32), np.ones(40, np.float32)] for _ in range(2)]
+    for array, (mean, var) in zip((x, np.asfortranarray(x)), of, strict=True):
+        op.batch_norm(array, running_mean=mean, running_var=var, training=True)
+    assert_same(*of, "running statistics")
