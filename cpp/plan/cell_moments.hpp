@@ -10,8 +10,9 @@
 
 #include "dispatch/dispatch.hpp"
 #include "kernels/moments.hpp"
+#include "plan/beside.hpp"
 #include "plan/cells.hpp"
-#include "plan/group_solver.hpp"
+#include "plan/cut.hpp"
 #include "plan/scratch.hpp"
 #include "plan/threads.hpp"
 

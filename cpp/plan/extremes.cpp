@@ -13,9 +13,11 @@
 
 #include "dispatch/dispatch.hpp"
 #include "plan/beside.hpp"
-#include "plan/group_solver.hpp"
+#include "plan/cut.hpp"
+#include "plan/panel.hpp"
 #include "plan/scratch.hpp"
 #include "plan/threads.hpp"
+#include "plan/whole.hpp"
 
 namespace onepass {
 namespace {
@@ -141,7 +143,7 @@ class Scaler {
     }
     Panel<S> panel() const {
         constexpr index LINE = index(Scratch::LINE) / index(sizeof(S));
-        if (p.by_rows) return {piece_, p.groups, false, 1, PANEL};
+        if (p.by_rows) return {piece_, p.groups, false, 1, 4 * PANEL};
         if (brings_folds()) return {p.groups * p.span, p.rows, true, 1, PANEL};
         return {std::min(p.groups * p.span, 3 * tile_ / 2 + LINE), COLUMN_BLOCK, false, 1, PANEL};
     }
@@ -300,13 +302,14 @@ MinMax<S> min_max_of(const View& view, const S* x, S* y, Ends<Arith<S>> ends) {
     MinMax<S> p = {view, groups_of(view, x, y), ends};
     if (view.kind != Kind::rows) return p;
     p.at.problems = view.size[0];
+    p.at.x_problem = view.stride[0][0];
     p.at.rows = 1;
     return p;
 }
 
 template <class S>
-void solve(const MinMax<S>& problem) {
-    const Groups<S>& p = problem.at;
+void solve(const MinMax<S>& given) {
+    const Groups<S>& p = given.at;
     const index bytes = p.problems * p.rows * p.groups * p.span * index(sizeof(S)) * 2;
     const int threads = threads_for(bytes, p.problems == 1 && !(p.by_rows && p.rows == 1));
     const bool stream = streams(p.x, p.y, bytes, threads);
@@ -319,19 +322,25 @@ void solve(const MinMax<S>& problem) {
         const Scratch scratch(counter.used());
         Cutter cutter(scratch.data());
         brought.cut(cutter);
-        return run_team(members, [&](const Team& team) { scale_rows(team, problem, kernels<S>(), stream, brought); });
+        return run_team(members, [&](const Team& team) { scale_rows(team, given, kernels<S>(), stream, brought); });
     }
+    Whole<S> all(p);
+    MinMax<S> problem = given;
+    problem.at = all.brought();
     // Many problems: each thread solves whole ones. Few: all threads solve each together.
     const bool whole = p.problems >= threads;
     std::vector<std::unique_ptr<Scaler<S>>> scalers;
     for (int i = 0; i < (whole ? threads : 1); ++i)
         scalers.push_back(std::make_unique<Scaler<S>>(problem, whole ? 1 : threads, stream));
     Cutter counter(nullptr);
+    all.cut(counter);
     for (auto& scaler : scalers) scaler->cut(counter);
     const Scratch scratch(counter.used());
     Cutter cutter(scratch.data());
+    problem.at.x = all.cut(cutter);
     for (auto& scaler : scalers) scaler->cut(cutter);
     run_team(threads, [&](const Team& team) {
+        all.bring(team);
         if (whole)
             team.each(p.problems, [&](index number) { scalers[static_cast<std::size_t>(team.id)]->run(Team{}, number); });
         else

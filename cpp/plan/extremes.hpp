@@ -11,7 +11,7 @@ struct MinMax {
     Groups<S> at;   // where x, y and the groups of a problem lie; nothing else of it is used
     Ends<Arith<S>> ends;
 
-    const S* x(index problem) const { return at.x + view.offset(0, problem); }
+    const S* x(index problem) const { return at.x + (view.nestings ? view.offset(0, problem) : problem * at.x_problem); }
     S* y(index problem) const { return at.y + view.offset(1, problem); }
 };
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "plan/group_solver.hpp"
+#include "plan/whole.hpp"
 
 namespace onepass {
 
@@ -36,61 +37,10 @@ Groups<S> groups_of(const View& view, const S* x, S* y) {
     return p;
 }
 
-namespace {
-
-// What is read twice is brought whole, where it stays in a near cache until then.
-constexpr index WHOLE = 2 << 20;   // bytes
-
-template <class S>
-class Whole {
-  public:
-    explicit Whole(const Groups<S>& given)
-        : given_(given),
-          outer_(given.by_rows ? given.rows : given.problems),
-          rows_(given.by_rows ? given.groups : given.rows),
-          cols_(given.by_rows ? given.span : given.groups * given.span),
-          stride_(brought_end_to_end<S>(cols_) ? cols_ : apart<S>(cols_)) {}
-
-    bool wanted() const {
-        return given_.x_element != 1 && given_.y && given_.y_element == 1 && !given_.given_mean &&
-               elements() * index(sizeof(S)) <= WHOLE;
-    }
-    // The same problem, of what is brought to x.
-    Groups<S> brought(const S* x) const {
-        Groups<S> p = given_;
-        p.x = x;
-        p.x_element = 1;
-        p.x_group = p.by_rows ? stride_ : p.span;
-        p.x_row = p.by_rows ? rows_ * stride_ : stride_;
-        p.x_problem = rows_ * stride_;
-        return p;
-    }
-    index elements() const { return outer_ * rows_ * stride_; }
-    // A barrier must follow.
-    void bring_to(S* x, const Team& team) const {
-        constexpr index HIGH = 64;
-        const index tasks = ceil_div(rows_, HIGH), along = given_.by_rows ? given_.x_group : given_.x_row;
-        team.each(outer_ * tasks, [&](index task) {
-            const index outer = task / tasks, row = task % tasks * HIGH;
-            const S* from = given_.x + outer * (given_.by_rows ? given_.x_row : given_.x_problem) + row * along;
-            bring(from, along, given_.x_element, x + (outer * rows_ + row) * stride_, stride_, std::min(HIGH, rows_ - row),
-                  cols_);
-        });
-    }
-
-  private:
-    const Groups<S>& given_;
-    const index outer_, rows_, cols_, stride_;
-};
-
-}   // namespace
-
 template <class S>
 void solve(const Groups<S>& given) {
-    const Whole<S> whole_x(given);
-    const bool brings = whole_x.wanted();
-    Groups<S> p = brings ? whole_x.brought(nullptr) : given;
-    S* x = nullptr;
+    Whole<S> all(given);
+    Groups<S> p = all.brought();
     const Kernels<S>& k = kernels<S>();
     const index each = p.rows * p.groups * p.span * index(sizeof(S)) * (p.y ? 2 : 1), bytes = each * p.problems;
     const int threads = threads_for(bytes, !p.given_mean && p.problems == 1);
@@ -101,17 +51,14 @@ void solve(const Groups<S>& given) {
     std::vector<std::unique_ptr<Solver<S>>> solvers;
     for (int i = 0; i < teams; ++i) solvers.push_back(std::make_unique<Solver<S>>(p, k, stream, whole ? 1 : threads));
     Cutter counter(nullptr);
-    if (brings) counter.cut<S>(whole_x.elements());
+    all.cut(counter);
     for (auto& solver : solvers) solver->cut(counter);
     const Scratch scratch(counter.used());
     Cutter cutter(scratch.data());
-    if (brings) p.x = x = cutter.cut<S>(whole_x.elements());
+    p.x = all.cut(cutter);
     for (auto& solver : solvers) solver->cut(cutter);
     run_team(threads, [&](const Team& team) {
-        if (brings) {
-            whole_x.bring_to(x, team);
-            team.barrier();
-        }
+        all.bring(team);
         if (whole)
             team.each(p.problems, [&](index number) { solvers[static_cast<std::size_t>(team.id)]->run(Team{}, number); });
         else

@@ -12,7 +12,7 @@ namespace onepass {
 class Scratch {
   public:
     static constexpr std::size_t LINE = 64;        // bytes: pieces start on cache lines, so that threads share none
-    static constexpr std::size_t KEPT = 4 << 20;   // bytes that a thread may keep between calls
+    static constexpr std::size_t KEPT = 8 << 20;   // bytes that a thread may keep between calls
 
     explicit Scratch(std::size_t bytes) : block_(std::move(kept())) {
         if (block_.bytes >= bytes) return;
