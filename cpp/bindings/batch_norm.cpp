@@ -174,7 +174,7 @@ py::object batch_norm(py::handle x_arg, py::handle weight_arg, py::handle bias_a
         } else {
             Array operands[] = {x, out};
             if (!running.training) in_order_of_result(operands, reduced);
-            const Layout at(operands, 2, reduced, Wanted::all, Reads::loose);
+            const Layout at(operands, 2, reduced, Wanted::all, Reads::turned);
             visit(x.dtype, [&](auto* type) {
                 run<std::remove_pointer_t<decltype(type)>>(at, weight, bias, running, eps, mean, rstd);
             });

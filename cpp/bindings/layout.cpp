@@ -13,7 +13,8 @@ bool written(int operand) { return operand % 2 == 1; }
 View view_of(const Array* arrays, int count, const bool* reduced, Wanted wanted, Reads reads) {
     Operands operands;
     bool aligned = true;
-    operands.loose_columns = reads == Reads::loose;
+    operands.loose_columns = reads == Reads::loose || reads == Reads::turned;
+    operands.turned = reads == Reads::turned;
     operands.ndim = arrays[0].ndim;
     operands.shape = arrays[0].shape;
     operands.count = count;

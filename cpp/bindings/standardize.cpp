@@ -21,7 +21,7 @@ py::object standardize(py::handle x_arg, py::handle axis, py::handle ddof_arg, p
     if (wants_moments) moments = moments_of(x, reduced).tuple();   // before x may be written over
     if (x.size != 0) {
         const Array operands[] = {x, out};
-        const Layout at(operands, 2, reduced, Wanted::all, Reads::loose);
+        const Layout at(operands, 2, reduced, Wanted::all, Reads::turned);
         visit(x.dtype, [&](auto* type) {
             using S = std::remove_pointer_t<decltype(type)>;
             const py::gil_scoped_release release;

@@ -1,7 +1,8 @@
 // How one problem of groups is solved by a team: moments, and what is applied.
 //
-// Where elements of x lie apart, some at a time are brought side by side (panel.hpp). Where those of y do, too, rows lie
-// beside each other in both, and each column is written as a row: what is written has the same bits either way.
+// Where elements of x lie apart, some at a time are brought side by side (panel.hpp). Where those of y do, too, columns
+// that lie end to end are written as rows, and rows beside each other as columns: what is written has the same bits either
+// way.
 #pragma once
 
 #include <algorithm>
@@ -13,26 +14,49 @@
 
 namespace onepass {
 
+// The same elements as they are written, where those of y's rows lie apart as well as x's: columns as rows, and rows as
+// columns.
+template <class S>
+Groups<S> as_written(const Groups<S>& p) {
+    Groups<S> w = p;
+    if (p.y_element == 1) return w;
+    w.x_element = w.y_element = 1;
+    w.by_rows = p.span == 1;
+    if (w.by_rows) {
+        w.rows = 1;
+        w.span = p.rows;
+        w.x_group = p.x_element;
+        w.y_group = p.y_element;
+    } else {
+        w.rows = p.rows * p.span;
+        w.span = 1;
+        w.x_row = p.x_element;
+        w.y_row = p.y_element;
+    }
+    return w;
+}
+
 // One problem in the hands of one team. Members share the object; what they write is cut between them.
 template <class S>
 class Solver {
     using T = Arith<S>;
 
   public:
-    Solver(const Groups<S>& problem, const Kernels<S>& kernels, bool stream, int members)
+    // Moments are taken of `problem`, and written is what `written` says, whose x may lie elsewhere.
+    Solver(const Groups<S>& problem, const Groups<S>& written, const Kernels<S>& kernels, bool stream, int members)
         : p(problem),
+          w(written),
           k(kernels),
           stream_(stream),
-          turned_(p.y_element != 1),
-          written_by_rows_(p.by_rows || turned_ || (!p.weight_a_column && better_as_rows(p.rows, p.span))),
+          written_by_rows_(w.by_rows || (!p.weight_a_column && better_as_rows(w.rows, w.span))),
           ones_(p.weight || p.bias),
           of_(problem, kernels, members),
-          width_(of_.width),
+          width_(w.groups * w.span),
           applied_folds_(folds_for_writing()),
-          wide_folds_(std::max(of_.folds, applied_folds_)),
-          expands_(!(p.given_mean ? written_by_rows_ : p.by_rows) && wide_folds_ * width_ != p.groups),
-          brought_(turned_ ? 1 : p.x_element, panel(), members) {
-        const bool own = members > 1 && p.rows >= OWN * members * applied_folds_;
+          wide_(std::max(p.given_mean || p.by_rows ? 0 : of_.folds * of_.width,
+                         written_by_rows_ ? 0 : applied_folds_ * width_)),
+          brought_(w.x_element, panel(), members) {
+        const bool own = members > 1 && w.rows >= OWN * members * applied_folds_;
         parameters_.resize(own ? std::size_t(members) : 1);
     }
 
@@ -45,7 +69,7 @@ class Solver {
             each.line = line_;
             if (p.given_mean && owns()) cut_lines(cutter, each.line, p.groups);
             each.wide = each.line;
-            if (expands_) cut_lines(cutter, each.wide, wide_folds_ * width_);
+            if (expands()) cut_lines(cutter, each.wide, wide_);
             if (!ones_) continue;
             const index n = written_by_rows_ ? p.groups : applied_folds_ * width_;
             each.product = cut_beside<T>(cutter, p.y, n, 4);
@@ -69,7 +93,7 @@ class Solver {
             of_.take(team, false);
             if ((ranged = of_.out_of_range())) {
                 of_.choose_ranges(team);
-                expand_ranges(team, wide_folds_, ranges());
+                expand_ranges(team, of_.folds, p.span, ranges());
                 team.barrier();
                 of_.take(team, true);
             }
@@ -95,8 +119,8 @@ class Solver {
     Team share(const Team& team) const { return owns() ? Team{} : team; }
 
     void choose(index number) {
-        x_ = p.x + number * p.x_problem;
-        y_ = p.y ? p.y + number * p.y_problem : nullptr;
+        x_ = w.x + number * w.x_problem;
+        y_ = w.y ? w.y + number * w.y_problem : nullptr;
         number_ = number;
         of_.choose(number);
         apart_.store(false);
@@ -104,14 +128,14 @@ class Solver {
 
     // Rows fold for writing where results lie as densely as x, and the rows carry no weights.
     index folds_for_writing() const {
-        const bool folds = p.x_element == 1 ? p.x_row == width_ : brought_end_to_end<S>(width_);
-        const bool dense = folds && p.y_row == width_ && !p.row_weight && !written_by_rows_;
-        return dense && width_ < APPLIED / 2 && p.rows * width_ >= APPLIED * FOLDED_ROWS ? APPLIED / width_ : 1;
+        const bool folds = w.x_element == 1 ? w.x_row == width_ : brought_end_to_end<S>(width_);
+        const bool dense = folds && w.y_row == width_ && !p.row_weight && !written_by_rows_;
+        return dense && width_ < APPLIED / 2 && w.rows * width_ >= APPLIED * FOLDED_ROWS ? APPLIED / width_ : 1;
     }
     // Of x, where some of it is brought at a time: rows that fold end to end, or some columns of others.
     Panel<S> panel() const {
         constexpr index LINE = index(Scratch::LINE) / index(sizeof(S));
-        if (written_by_rows_) return {p.span, p.groups, false, 1, 4 * PANEL};
+        if (written_by_rows_) return {w.span, w.groups, false, 1, 4 * PANEL};
         if (applied_folds_ > 1) return {width_, COLUMN_BLOCK * applied_folds_, true, 1, PANEL};
         return {std::min(width_, TILE + LINE), COLUMN_BLOCK, false, 1, PANEL};
     }
@@ -139,26 +163,28 @@ class Solver {
 
     // ---- apply ----
 
+    // Whether there are other columns than groups.
+    bool expands() const { return wide_ != 0 && wide_ != p.groups; }
     // An element a group becomes an element a column, in as many folds of groups of such a span.
     void spread(const Team& team, index folds, index span, T* to, const T* from) const {
         const index first = team.from(p.groups), end = team.to(p.groups);
-        for (index fold = 0; fold < folds; ++fold, to += width_)
+        for (index fold = 0; fold < folds; ++fold, to += p.groups * span)
             if (span == 1)
                 std::copy(from + first, from + end, to + first);
             else
                 for (index g = first; g < end; ++g) std::fill_n(to + g * span, span, from[g]);
     }
-    void expand(const Team& team, index folds, T* to, const T* from) const {
-        if (expands_) spread(team, folds, p.span, to, from);
+    void expand(const Team& team, index folds, index span, T* to, const T* from) const {
+        if (expands()) spread(team, folds, span, to, from);
     }
-    void expand_ranges(const Team& team, index folds, const Lines<T>& to) const {
-        expand(team, folds, to.before, line_.before);
-        expand(team, folds, to.after, line_.after);
+    void expand_ranges(const Team& team, index folds, index span, const Lines<T>& to) const {
+        expand(team, folds, span, to.before, line_.before);
+        expand(team, folds, span, to.after, line_.after);
     }
 
     // The weight joins the scale, and is read no more: rows do the same, for they must have the same bits.
     void join_weights(const Team& team, const Parameters& to) {
-        const index span = written_by_rows_ ? 1 : p.span, from = team.from(p.groups) * span, end = team.to(p.groups) * span;
+        const index span = written_by_rows_ ? 1 : w.span, from = team.from(p.groups) * span, end = team.to(p.groups) * span;
         const T* scale = written_by_rows_ ? to.line.scale : to.wide.scale;
         const auto fill = [&](T* array, const T* of, T without) {
             if (of && !p.weight_a_column) return spread(team, applied_folds_, span, array, of);
@@ -186,10 +212,10 @@ class Solver {
             }
             return apply_rows(team, my, ranged);
         }
-        expand(part, applied_folds_, my.wide.mean, my.line.mean);
-        expand(part, applied_folds_, my.wide.low, my.line.low);
-        expand(part, applied_folds_, my.wide.scale, my.line.scale);
-        if (ranged && owns()) expand_ranges(part, applied_folds_, my.wide);
+        expand(part, applied_folds_, w.span, my.wide.mean, my.line.mean);
+        expand(part, applied_folds_, w.span, my.wide.low, my.line.low);
+        expand(part, applied_folds_, w.span, my.wide.scale, my.line.scale);
+        if (ranged) expand_ranges(part, applied_folds_, w.span, my.wide);
         if (ones_) join_weights(part, my);
         if (!owns()) team.barrier();
         Lines<T> line = my.wide;
@@ -199,14 +225,14 @@ class Solver {
             line.weight = apart_.load() ? my.weight : nullptr;
             line.bias = line.weight || p.bias ? my.bias : nullptr;
         }
-        const index folds = applied_folds_, cols = folds * width_, rows = p.rows / folds, rest = p.rows % folds;
+        const index folds = applied_folds_, cols = folds * width_, rows = w.rows / folds, rest = w.rows % folds;
         // Tiles end on cache lines of y. From the end to the beginning: the last that the moments read is the likeliest to
         // be in the cache still.
         const index lead = index((0 - reinterpret_cast<std::uintptr_t>(y_)) % Scratch::LINE / sizeof(S));
         const index body = std::max<index>(cols - lead, 1), line_of_y = Scratch::LINE / index(sizeof(S));
-        const bool beyond = beyond_nearer_caches(2 * p.rows * width_ * index(sizeof(S)));
+        const bool beyond = beyond_nearer_caches(2 * w.rows * width_ * index(sizeof(S)));
         const index widest =
-            brought_ ? TILE : widest_piece<S>(body, folds * p.y_row % line_of_y == 0, stream_, !!p.given_mean, beyond);
+            brought_ ? TILE : widest_piece<S>(body, folds * w.y_row % line_of_y == 0, stream_, !!p.given_mean, beyond);
         const index wide = ceil_div(ceil_div(body, ceil_div(body, widest)), line_of_y) * line_of_y;
         const index tiles = ceil_div(body, wide),
                     block = piece_of(rows, tiles, team, 1, std::min(COLUMN_BLOCK, brought_.rows() / folds));
@@ -225,26 +251,26 @@ class Solver {
                 here.row_bias = p.row_bias + row;
             }
             const index n = std::min(block, rows - row);
-            const Matrix<const S> x = brought_(team, x_ + row * folds * p.x_row + from * p.x_element, p.x_row, n * folds,
+            const Matrix<const S> x = brought_(team, x_ + row * folds * w.x_row + from * w.x_element, w.x_row, n * folds,
                                                folds > 1 ? width_ : to - from);
-            k.columns_apply({x.at, y_ + row * folds * p.y_row + from, n, to - from, folds * x.stride, folds * p.y_row, here,
+            k.columns_apply({x.at, y_ + row * folds * w.y_row + from, n, to - from, folds * x.stride, folds * w.y_row, here,
                              stream_, apart});
         });
         if (rest && team.id == 0) {
-            const Matrix<const S> x = brought_(team, x_ + rows * folds * p.x_row, p.x_row, rest, width_);
-            k.columns_apply({x.at, y_ + rows * folds * p.y_row, rest, width_, x.stride, p.y_row, line, stream_, false});
+            const Matrix<const S> x = brought_(team, x_ + rows * folds * w.x_row, w.x_row, rest, width_);
+            k.columns_apply({x.at, y_ + rows * folds * w.y_row, rest, width_, x.stride, w.y_row, line, stream_, false});
         }
     }
 
-    // What is written as rows: pieces of groups, or columns, cut where members would be left without one.
+    // What is written as rows: pieces of groups, cut once more where members would be left without one.
     struct Pieces {
-        index rows, span, last, x_row, y_row, x_group, y_group;
+        index rows, span, last, x_row, y_row;
     };
     Pieces pieces(const Team& team) const {
-        if (!turned_) return {p.rows, p.span, p.span, p.x_row, p.y_row, p.x_group, p.y_group};
-        const index line = Scratch::LINE, each = ceil_div(p.rows, ceil_div(team.size, p.groups));
-        const index span = ceil_div(each, line) * line, rows = ceil_div(p.rows, span);
-        return {rows, span, p.rows - (rows - 1) * span, span, span, p.x_element, p.y_element};
+        if (w.rows > 1 || w.groups >= team.size) return {w.rows, w.span, w.span, w.x_row, w.y_row};
+        const index line = Scratch::LINE, each = ceil_div(w.span, ceil_div(team.size, w.groups));
+        const index span = ceil_div(each, line) * line, rows = ceil_div(w.span, span);
+        return {rows, span, w.span - (rows - 1) * span, span * w.x_element, span};
     }
 
     void apply_rows(const Team& team, const Parameters& my, bool ranged) {
@@ -262,20 +288,19 @@ class Solver {
                              p.bias ? my.bias + group : nullptr,
                              nullptr,
                              nullptr};
-            const Matrix<const S> x =
-                brought_(team, x_ + row * all.x_row + group * all.x_group, all.x_group, end - first, n);
-            k.rows_apply({x.at, y_ + row * all.y_row + group * all.y_group, end - first, n, x.stride, all.y_group, line,
+            const Matrix<const S> x = brought_(team, x_ + row * all.x_row + group * w.x_group, w.x_group, end - first, n);
+            k.rows_apply({x.at, y_ + row * all.y_row + group * w.y_group, end - first, n, x.stride, w.y_group, line,
                           stream_, false});
             end = first;
         }
     }
 
-    const Groups<S>& p;
+    const Groups<S>&p, &w;
     const Kernels<S>& k;
-    const bool stream_, turned_, written_by_rows_, ones_;
+    const bool stream_, written_by_rows_, ones_;
     GroupMoments<S> of_;
-    const index width_, applied_folds_, wide_folds_;
-    const bool expands_;
+    const index width_, applied_folds_,
+        wide_;   // columns that are written, as so many rows in one; all that have parameters
     Brought<S> brought_;
     index number_ = 0;
     const S* x_ = nullptr;

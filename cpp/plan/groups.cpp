@@ -41,6 +41,8 @@ template <class S>
 void solve(const Groups<S>& given) {
     Whole<S> all(given);
     Groups<S> p = all.brought();
+    // (What lies as the result does is written from where it is.)
+    const Groups<S> turned = as_written(given), &written = given.y_element == 1 ? p : turned;
     const Kernels<S>& k = kernels<S>();
     const index each = p.rows * p.groups * p.span * index(sizeof(S)) * (p.y ? 2 : 1), bytes = each * p.problems;
     const int threads = threads_for(bytes, !p.given_mean && p.problems == 1);
@@ -49,7 +51,8 @@ void solve(const Groups<S>& given) {
     const bool whole = p.problems >= threads;
     const int teams = whole ? threads : 1;
     std::vector<std::unique_ptr<Solver<S>>> solvers;
-    for (int i = 0; i < teams; ++i) solvers.push_back(std::make_unique<Solver<S>>(p, k, stream, whole ? 1 : threads));
+    for (int i = 0; i < teams; ++i)
+        solvers.push_back(std::make_unique<Solver<S>>(p, written, k, stream, whole ? 1 : threads));
     Cutter counter(nullptr);
     all.cut(counter);
     for (auto& solver : solvers) solver->cut(counter);

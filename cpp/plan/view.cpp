@@ -12,11 +12,13 @@ struct Dim {
     index stride[MAX_OPERANDS];   // bytes
 };
 
-// Whether short spans, which will be seen as columns, lie densely enough for it.
-bool as_columns_fit(const View& view, int count) {
+// Whether short spans, which will be seen as columns, lie densely enough for it, or are brought so.
+bool as_columns_fit(const View& view, const Operands& arrays) {
     if (view.kind != Kind::blocks || view.size[2] >= LONG_SPAN) return true;
-    for (int k = 0; k < count; ++k)
-        if (view.stride[k][1] != view.size[2] * view.stride[k][2]) return false;
+    for (int k = 0; k < arrays.count; ++k) {
+        const bool brought = arrays.loose_columns && view.stride[k][2] != 1;
+        if (!brought && view.stride[k][1] != view.size[2]) return false;
+    }
     return true;
 }
 
@@ -24,6 +26,12 @@ bool as_columns_fit(const View& view, int count) {
 bool near(const index (&stride)[3]) {
     constexpr index CLOSE = 8;   // elements
     return std::min(std::abs(stride[1]), std::abs(stride[2])) <= CLOSE;
+}
+
+// Whether rows lie beside each other; and of blocks, all places behind each other.
+bool lie_turned(const View& view, int k, bool blocks) {
+    const index(&stride)[3] = view.stride[k];
+    return stride[1] == 1 && (!blocks || view.size[0] == 1 || stride[0] == view.size[2] * stride[2]);
 }
 
 }   // namespace
@@ -75,8 +83,8 @@ View canonical(const Operands& arrays, const bool* reduced) {
             (nested ? view.nested[i - 1].stride[k] : view.stride[k][place]) = dims[i].stride[k];
     }
     for (int i = 0; i < nestings; ++i) view.size[0] *= view.nested[i].size;
-    bool turned = arrays.loose_columns && !dims[n - 1].reduced;
-    for (int k = 0; k < arrays.count; ++k) turned = turned && view.stride[k][1] == 1;
+    bool turned = arrays.turned && !of_rows;
+    for (int k = 0; k < arrays.count; ++k) turned = turned && lie_turned(view, k, dims[n - 1].reduced);
     for (int k = 0; k < arrays.count; ++k) {
         const bool may = turned || (arrays.loose[k] && (of_rows || arrays.loose_columns));
         if (view.stride[k][2] != 1 && !(may && near(view.stride[k]))) return view;
@@ -86,7 +94,7 @@ View canonical(const Operands& arrays, const bool* reduced) {
         view.kind = !first ? Kind::columns : Kind::none;   // middle is reduced: see above
     else if (!middle)
         view.kind = first ? Kind::blocks : Kind::rows;
-    if (!as_columns_fit(view, arrays.count)) view.kind = Kind::none;
+    if (!as_columns_fit(view, arrays)) view.kind = Kind::none;
     return view;
 }
 

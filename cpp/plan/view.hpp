@@ -65,8 +65,9 @@ struct Operands {
     int count = 0;                             // arrays of that shape
     const index* strides[MAX_OPERANDS] = {};   // bytes
     index itemsize[MAX_OPERANDS] = {};
-    bool loose[MAX_OPERANDS] = {};   // those of rows, or
-    bool loose_columns = false;      // of columns and blocks, too; and of columns all, if rows of all lie beside each other
+    bool loose[MAX_OPERANDS] = {};   // those of rows
+    bool loose_columns = false;      // and those of columns and blocks, too
+    bool turned = false;             // there all of them, if rows of all lie beside each other
 };
 
 // Kind::none where the strides do not fit. No size may be zero.
