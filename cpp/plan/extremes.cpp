@@ -143,7 +143,7 @@ class Scaler {
     }
     Panel<S> panel() const {
         constexpr index LINE = index(Scratch::LINE) / index(sizeof(S));
-        if (p.by_rows) return {piece_, p.groups, false, 1, 4 * PANEL};
+        if (p.by_rows) return {piece_, p.groups, false, 1, room_for<S>(piece_)};
         if (brings_folds()) return {p.groups * p.span, p.rows, true, 1, PANEL};
         return {std::min(p.groups * p.span, 3 * tile_ / 2 + LINE), COLUMN_BLOCK, false, 1, PANEL};
     }
@@ -316,7 +316,7 @@ void solve(const MinMax<S>& given) {
     const index rows = p.problems * p.groups;
     if (p.by_rows && p.rows == 1 && (threads == 1 || rows >= SHARE * threads || p.span < 2 * SHORTEST)) {
         const int members = static_cast<int>(std::min<index>(threads, rows));
-        Brought<S> brought(p.x_element, {p.span, p.groups, false, 1, PANEL}, members);
+        Brought<S> brought(p.x_element, {p.span, p.groups, false, 1, room_for<S>(p.span)}, members);
         Cutter counter(nullptr);
         brought.cut(counter);
         const Scratch scratch(counter.used());

@@ -153,7 +153,7 @@ class GroupMoments {
     // columns of a block.
     Panel<S> panel() const {
         constexpr index SIZE = index(sizeof(S)), LINE = index(Scratch::LINE) / SIZE, ALL = PTRDIFF_MAX;
-        if (p.by_rows) return {p.span, p.groups, false, 1, 4 * PANEL};
+        if (p.by_rows) return {p.span, p.groups, false, 1, room_for<S>(p.span)};
         const index rows = std::min(block_, rows_);
         if (folds > 1) return {width, rows * folds, brought_end_to_end<S>(width), 1, ALL};
         return {std::clamp(PANEL / (rows * SIZE) / LINE * LINE, 4 * LINE, TILE), rows, false, 1, ALL};

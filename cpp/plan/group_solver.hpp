@@ -135,7 +135,7 @@ class Solver {
     // Of x, where some of it is brought at a time: rows that fold end to end, or some columns of others.
     Panel<S> panel() const {
         constexpr index LINE = index(Scratch::LINE) / index(sizeof(S));
-        if (written_by_rows_) return {w.span, w.groups, false, 1, 4 * PANEL};
+        if (written_by_rows_) return {w.span, w.groups, false, 1, room_for<S>(w.span)};
         if (applied_folds_ > 1) return {width_, COLUMN_BLOCK * applied_folds_, true, 1, PANEL};
         return {std::min(width_, TILE + LINE), COLUMN_BLOCK, false, 1, PANEL};
     }

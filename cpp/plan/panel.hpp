@@ -43,6 +43,13 @@ void bring(const S* from, index along, index across, S* to, index stride, index 
         copy_row<S>(reinterpret_cast<const char*>(from), across * SIZE, reinterpret_cast<char*>(to), SIZE, cols);
 }
 
+// Bytes for rows that are brought whole. (Of wide ones, for as many as memory has side by side in a few lines.)
+template <class S>
+index room_for(index cols) {
+    constexpr index FEW = 64;   // rows
+    return (FEW * cols * index(sizeof(S)) > 2 * PANEL ? 4 : 2) * PANEL;
+}
+
 // Rows of one thread.
 template <class S>
 class Panel {

@@ -227,7 +227,7 @@ void solve(const Rows<S>& p) {
     const bool apart = elements_apart(p), brings = apart || short_runs(p, beyond);
     const index cols = p.view.size[2];
     std::optional<Panel<S>> panel;
-    if (brings) panel.emplace(cols, ceil_div(rows, threads), !apart, p.residual ? 2 : 1, PANEL);
+    if (brings) panel.emplace(cols, ceil_div(rows, threads), !apart, p.residual ? 2 : 1, room_for<S>(cols));
     const Beside<Arith<S>> row(p.sum, cols);
     const std::size_t room = brings ? panel->bytes() : 0, each = room + (p.residual && stream ? row.bytes() : 0);
     std::optional<Scratch> scratch;
