@@ -20,6 +20,7 @@ import onepass as op
 FLOAT = np.dtype(np.float32)
 ELEMENTS = 1 << 21  # 8 MiB: more than a second-level cache, less than most third-level ones
 WIDTHS = tuple(1 << power for power in range(8, 15))
+LARGE = 1 << 24  # 64 MiB: more than any of them
 ODD = {767: 768, 1000: 1008, 5003: 5008}  # and the next width of whole cache lines
 SMALL = ((1, 768), (8, 768), (64, 768), (256, 768))
 SMALL_COLUMNS = ((64, 768), (195, 205), (1035, 38), (256, 768), (336, 315))
@@ -78,7 +79,8 @@ def batch_norm(shape: tuple[int, int], x_off: int = 0, out_off: int = 0) -> Call
 
 
 # Of x, its gradient, weight, bias, and where a result goes.
-OF_ROWS_APART: dict[str, Callable[[Array, Array, Array, Array, Array], Any]] = {
+Call = Callable[[Array, Array, Array, Array, Array], Any]
+OF_ROWS_APART: dict[str, Call] = {
     "layer_norm": lambda x, dy, weight, bias, out: op.layer_norm(x, weight, bias, out=out),
     "batch_norm": lambda x, dy, weight, bias, out: op.batch_norm(x, weight, bias, training=True, out=out),
     "moments": lambda x, dy, weight, bias, out: op.moments(x),
@@ -93,6 +95,23 @@ def rows_apart(function: str, shape: tuple[int, int], apart: int) -> Callable[[]
     x, dy = (normal((shape[0], apart * shape[1]))[:, : shape[1]] for _ in range(2))
     weight, bias = np.random.default_rng(1).standard_normal((2, shape[1]), FLOAT)
     return partial(OF_ROWS_APART[function], x, dy, weight, bias, normal(shape))
+
+
+OF_COLUMNS: dict[str, Call] = {
+    name: OF_ROWS_APART[name] for name in ("moments", "batch_norm", "min_max_scale")
+} | {"standardize": lambda x, dy, weight, bias, out: op.standardize(x, axis=0, out=out)}
+# Whether columns of x and of the result lie end to end, as a data frame's do.
+TURNED = {
+    "rows end to end": (False, False),
+    "x by columns": (True, False),
+    "x and out by columns": (True, True),
+}
+
+
+def columns(function: str, shape: tuple[int, int], turned: tuple[bool, bool]) -> Callable[[], Any]:
+    x, out = (normal(shape[::-1]).T if by_columns else normal(shape) for by_columns in turned)
+    weight, bias = np.random.default_rng(1).standard_normal((2, shape[1]), FLOAT)
+    return partial(OF_COLUMNS[function], x, x, weight, bias, out)
 
 
 # Queries and keys of attention: (samples, tokens, heads, features), as they lie beside others, and heads first.
@@ -130,19 +149,34 @@ def series(threads: int) -> Iterator[list[Member]]:
             Member(name, label, 1.15, partial(norm, square, *off), ELEMENTS, "aligned", threads)
             for label, off in offsets.items()
         ]
-    for function in OF_ROWS_APART:
-        name = f"{function}, rows apart"
+    for where, elements in (("", ELEMENTS), (" from memory", LARGE)):
+        for function in OF_ROWS_APART:
+            name, shape = f"{function}, rows apart{where}", (elements // 1024, 1024)
+            yield [
+                Member(
+                    name,
+                    label,
+                    1.3,
+                    partial(rows_apart, function, shape, apart),
+                    elements,
+                    "contiguous",
+                    threads,
+                )
+                for label, apart in (("contiguous", 1), ("x[:, :D]", 2))
+            ]
+    for function in OF_COLUMNS:
         yield [
             Member(
-                name,
+                f"{function}, columns end to end",
                 label,
-                1.3,
-                partial(rows_apart, function, square, apart),
+                2.0,  # each element has to be turned as well
+                partial(columns, function, (ELEMENTS // 64, 64), turned),
                 ELEMENTS,
-                "contiguous",
+                "rows end to end",
                 threads,
             )
-            for label, apart in (("contiguous", 1), ("x[:, :D]", 2))
+            for label, turned in TURNED.items()
+            if function != "moments" or not turned[1]
         ]
     name = "rms_norm of heads"
     yield [

@@ -121,6 +121,13 @@ template <class S>
 constexpr index CLOSE_BEHIND = SENT_NEAR / index(sizeof(S));
 template <class S>
 constexpr index SOON = SENT_SOON / index(sizeof(S));
+// The same where rows may lie apart: in one of the next, unless they are wide, so that what lies between is not sent for.
+constexpr index WIDE_APART = 8 << 10;   // bytes
+template <class S>
+ONEPASS_INLINE index soon(index cols, index stride, index wide = WIDE_APART) {
+    if (stride == cols || cols * index(sizeof(S)) > wide) return SOON<S>;
+    return (SOON<S> + cols - 1) / cols * stride;
+}
 
 // Whether rows are so wide that, read again and beside what is read and written with them, they fill a small first cache:
 // little of it is left then for the second half of their way, so that is had for all of it, SOON.
@@ -129,8 +136,8 @@ ONEPASS_INLINE bool sent_soon(index cols) {
     return !roomy_first_cache && cols * index(sizeof(S)) >= 10 << 10;
 }
 
-// The same for rows of columns, or a little more where they may lie apart (pieces of rows do): what lies between them is
-// not sent for. (Straight, no multiple of a page away: rows of pages lie in few sets of the first cache.)
+// How far BEHIND is in rows of columns, or a little more where they may lie apart (pieces of rows do): what lies between
+// them is not sent for. (Straight, no multiple of a page away: rows of pages lie in few sets of the first cache.)
 template <class S>
 ONEPASS_INLINE index behind(index cols, index stride) {
     const index later = index(roomy_first_cache ? 6144 : 8192) / index(sizeof(S));
@@ -139,14 +146,14 @@ ONEPASS_INLINE index behind(index cols, index stride) {
 
 // The lines of n elements, all of the way from memory.
 template <class S>
-ONEPASS_INLINE void send(const S* later, const S* now, index n) {
+ONEPASS_INLINE void send(const S* later, const S* soon, index n) {
 #pragma GCC unroll 8
-    for (index i = 0; i < n; i += PACK / index(sizeof(S))) send_both(later + i, now + i + SOON<S>);
+    for (index i = 0; i < n; i += PACK / index(sizeof(S))) send_both(later + i, soon + i);
 }
 
 // The way of what is sent for: straight into the first cache where it comes from a cache, or nothing else needs room there;
-// else half of the way from memory, or both halves, the second of what is read meanwhile, a little ahead. `twice`: half of
-// it; where the whole way is straight, each line once more a little later, unless it has several vectors, which all send.
+// else half of the way from memory, or both halves, the second of what is read soon. `twice`: half of it; where the whole
+// way is straight, each line once more a little later, unless it has several vectors, which all send.
 enum class Way { straight, half, twice, both };
 
 // What one of TIMES readings of rows sends for: its share of a later row in each of ARRAYS arrays (two at most), evenly
@@ -156,7 +163,7 @@ struct Shares {
     static constexpr index LINE = PACK / index(sizeof(S)) * TIMES;   // elements that are read while a line is sent for
     const S* later[2];
     index first = 0;   // of the elements of the share
-    const S* now[2] = {};
+    const S* soon[2] = {};
 
     ONEPASS_INLINE void at(index i) const {
         const index share = first + index(std::size_t(i) / TIMES);
@@ -165,7 +172,7 @@ struct Shares {
             if (WAY == Way::straight)
                 __builtin_prefetch(later[k] + share, 0, FIRST);
             else if (WAY == Way::both)
-                send_both(later[k] + share, now[k] + i + SOON<S>);
+                send_both(later[k] + share, soon[k] + i);
             else if (WAY == Way::twice && WIDTH<Arith<S>> * index(sizeof(S)) == PACK)
                 send_twice(later[k] + share);
             else

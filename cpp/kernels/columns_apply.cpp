@@ -50,7 +50,8 @@ void apply(Apply<S> a) {
                 continue;
             }
         write_row<T>(y, lead_of(y, line.mean, a.stream), a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge,
-                     Nothing{}, Shares<S, 1, 1, Way::both>{{x + behind<S>(a.cols, a.x_stride)}, 0, {x}});
+                     Nothing{},
+                     Shares<S, 1, 1, Way::both>{{x + behind<S>(a.cols, a.x_stride)}, 0, {x + soon<S>(a.cols, a.x_stride)}});
     }
     if (a.stream) stream_fence();
 }

@@ -110,8 +110,8 @@ ONEPASS_INLINE void add_chunk(const S* x, const S* dy, index stride, index dy_st
     each_vector<T>(FOLDED ? 0 : to_line(x), cols, [&](index j, auto lanes) ONEPASS_FLAT {
         if (FOLDED && later.far) {
             const index n = WHOLE ? CHUNK : rows, at = later.from(x, j * n);
-            send(x + at, x + j * n, n * WIDTH<T>);
-            send(dy + at, dy + j * n, n * WIDTH<T>);
+            send(x + at, x + j * n + SOON<S>, n * WIDTH<T>);
+            send(dy + at, dy + j * n + SOON<S>, n * WIDTH<T>);
         } else if (WHOLE && later.far) {   // in two steps: of x and dy, a chunk is more than a roomy cache holds, too
             next_x.template step<SECOND>();
             next_dy.template step<SECOND>();

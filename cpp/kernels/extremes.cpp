@@ -36,9 +36,11 @@ struct LaneExtremes {
     Vec<T> least, greatest, bad;
 };
 template <bool FAR, class S>
-ONEPASS_INLINE LaneExtremes<Arith<S>> lanes_of(const S* x, index cols) {
+ONEPASS_INLINE LaneExtremes<Arith<S>> lanes_of(const Extremes<S>& a, index row) {
     using T = Arith<S>;
-    const Shares<S, 1, FAR, Way::straight> later = {{x + BEHIND<S>}};
+    const S* x = a.x + row * a.stride;
+    const index cols = a.cols;
+    const Shares<S, 1, FAR, Way::straight> later = {{x + (a.stride == cols ? BEHIND<S> : behind<S>(cols, a.stride))}};
     const Vec<T> first = splat(element(x));
     Vec<T> min[HELD] = {first, first, first, first}, max[HELD] = {first, first, first, first}, bad[HELD] = {};
     const auto take = [&](int k, Vec<T> v) ONEPASS_FLAT {
@@ -69,7 +71,7 @@ ONEPASS_INLINE index join_rows(const Extremes<S>& a) {
     for (; row + SIDE <= a.rows; row += SIDE) {
         Vec<float> least[SIDE], greatest[SIDE], bad[SIDE];
         for (int i = 0; i < SIDE; ++i) {
-            const LaneExtremes<float> of = lanes_of<FAR>(a.x + (row + i) * a.stride, a.cols);
+            const LaneExtremes<float> of = lanes_of<FAR>(a, row + i);
             least[beside(i)] = of.least;
             greatest[beside(i)] = of.greatest;
             bad[beside(i)] = of.bad;
@@ -87,7 +89,7 @@ ONEPASS_INLINE void extremes_of_rows(const Extremes<S>& a) {
     index row = 0;
     if constexpr (sizeof(T) == 4) row = join_rows<FAR>(a);
     for (; row < a.rows; ++row) {
-        const LaneExtremes<T> of = lanes_of<FAR>(a.x + row * a.stride, a.cols);
+        const LaneExtremes<T> of = lanes_of<FAR>(a, row);
         const bool finite = !any_nan(of.bad);
         if (a.min) a.min[row] = finite ? least_lane(of.least) : T(__builtin_nan(""));
         if (a.max) a.max[row] = finite ? -least_lane(Vec<T>{-of.greatest.v}) : T(__builtin_nan(""));
@@ -316,7 +318,8 @@ void scale_columns(Scale<S> a) {
         };
         S* y = a.y + row * a.y_stride;
         write_row<T>(y, lead_of(y, of.min, a.stream), a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge,
-                     Nothing{}, Shares<S, 1, 1, Way::both>{{x + behind<S>(a.cols, a.x_stride)}, 0, {x}});
+                     Nothing{},
+                     Shares<S, 1, 1, Way::both>{{x + behind<S>(a.cols, a.x_stride)}, 0, {x + soon<S>(a.cols, a.x_stride)}});
     }
     if (a.stream) stream_fence();
 }

@@ -47,7 +47,8 @@ ONEPASS_INLINE Sends who_sends(const RowsBackward<S>& a) {
 template <Sends WHO, bool LAST, class S>
 ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
     if constexpr (WHO == Sends::soon && !LAST) {
-        return Shares<S, 1, 2, Way::straight>{{a.x + row * a.x_stride + SOON<S>, a.dy + row * a.dy_stride + SOON<S>}};
+        return Shares<S, 1, 2, Way::straight>{{a.x + row * a.x_stride + soon<S>(a.cols, a.x_stride),
+                                               a.dy + row * a.dy_stride + soon<S>(a.cols, a.dy_stride)}};
     } else {
         constexpr bool BOTH = WHO == Sends::both;
         const bool pages = a.cols * index(sizeof(S)) % 4096 == 0;
@@ -55,9 +56,9 @@ ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
         const index later = row + ahead * (BOTH && LAST && !roomy_first_cache ? 3 : 1);
         constexpr Way WAY = !BOTH ? Way::straight : LAST ? Way::twice : Way::both;
         const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
-        const index now = sizeof(S) == sizeof(Arith<S>) && sent_soon<S>(a.cols) ? 0 : -SOON<S>;
+        const index come_soon = sizeof(S) == sizeof(Arith<S>) && sent_soon<S>(a.cols) ? SOON<S> : 0;
         return Shares<S, 1, BOTH || (LAST && WHO != Sends::none) ? 2 : 0, WAY>{
-            {a.x + later * a.x_stride, a.dy + later * a.dy_stride}, 0, {x + now, dy + now}};
+            {a.x + later * a.x_stride, a.dy + later * a.dy_stride}, 0, {x + come_soon, dy + come_soon}};
     }
 }
 

@@ -119,8 +119,8 @@ ONEPASS_INLINE void add_short(const Comoments<S>& a, index row, T pivot, const L
     const auto send_later = [&](index at) ONEPASS_FLAT {
         if (!later.far) return;
         const index sent = later.from(x, at);
-        send(x + sent, x + at, WIDTH<T>);
-        send(dy + sent, dy + at, WIDTH<T>);
+        send(x + sent, x + at + SOON<S>, WIDTH<T>);
+        send(dy + sent, dy + at + SOON<S>, WIDTH<T>);
     };
     if constexpr (HOLDS == Holds::vector) {
         send_later(0);

@@ -40,6 +40,8 @@ void write_gradient(Gradient<S> a) {
     // (Rows that wait for no parameters are read fast enough.)
     constexpr int SENT = BY_ROW ? 0 : PLAIN ? 1 : 2;
     const index dy_behind = behind<S>(a.cols, a.dy_stride), x_behind = behind<S>(a.cols, a.x_stride);
+    constexpr index WIDE = WIDE_APART / 2;   // of each of two
+    const index dy_soon = soon<S>(a.cols, a.dy_stride, WIDE), x_soon = soon<S>(a.cols, a.x_stride, WIDE);
     Edge<S> edge;
     index channel = a.first;
     for (index row = 0; row < a.rows; ++row) {
@@ -90,7 +92,7 @@ void write_gradient(Gradient<S> a) {
                 ++row;
                 continue;
             }
-        const Shares<S, 1, SENT, Way::both> later = {{dy + dy_behind, x + x_behind}, 0, {dy, x}};
+        const Shares<S, 1, SENT, Way::both> later = {{dy + dy_behind, x + x_behind}, 0, {dy + dy_soon, x + x_soon}};
         write_row<T>(dx, BY_ROW ? to_line(dx) : lead_of(dx, a.mean, a.stream), a.cols, source, value, a.stream,
                      joined && row + 1 < a.rows, edge, Nothing{}, later);
     }

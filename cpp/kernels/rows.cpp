@@ -61,14 +61,16 @@ struct Reader {
     ONEPASS_INLINE auto second(index row, index from = 0) const { return source(row, from, 2 * ahead); }
 
     // (What lies between rows that lie apart is not sent for.)
-    ONEPASS_INLINE auto whole(index row) const { return all_of(later(row), a.x + row * a.x_stride); }
+    ONEPASS_INLINE auto whole(index row) const {
+        return all_of(later(row), a.x + row * a.x_stride + soon<S>(a.cols, a.x_stride));
+    }
     ONEPASS_INLINE const S* later(index row) const {
         constexpr index AWAY = FAR ? BEHIND<S> : CLOSE_BEHIND<S>;
         return a.x + row * a.x_stride + (a.x_stride == a.cols ? AWAY : a.ahead * a.x_stride);
     }
-    // What is sent for while all of a row x is read.
-    ONEPASS_INLINE static auto all_of(const S* later, const S* x) {
-        return Shares<S, 1, 1, FAR ? Way::both : Way::straight>{{later}, 0, {x}};
+    // What is sent for while all of a row is read.
+    ONEPASS_INLINE static auto all_of(const S* later, const S* soon) {
+        return Shares<S, 1, 1, FAR ? Way::both : Way::straight>{{later}, 0, {soon}};
     }
 
   private:
@@ -141,6 +143,7 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
     const index cols = a.cols, x_stride = a.x_stride, y_stride = a.y_stride, rows = a.rows;
     const Finish how = a.finish;
     const double inverse = inverse_freedom(double(cols), how), of_count = 1.0 / double(cols);
+    const index come_soon = soon<S>(cols, x_stride);
     const S *from = a.x, *later = Reader<S, FAR>{a}.later(1);
     S* y = a.y;
     // Half a page apart: a load waits for a pending store in its place within a page.
@@ -163,7 +166,7 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
     for (index row = 0; row + 1 < rows; ++row, from += x_stride, later += x_stride, y += y_stride) {
         const Plain<S> next = {from + x_stride};
         const T pivot = CENTERED ? choose_pivot(next, cols, T(1)) : T(0);
-        auto reading = sending<true>(keeping(next, row + 1), Reader<S, FAR>::all_of(later, next.x));
+        auto reading = sending<true>(keeping(next, row + 1), Reader<S, FAR>::all_of(later, next.x + come_soon));
         LaneMoments<CENTERED, decltype(reading), T, false> lanes(reading, 0, cols, {pivot, 1, 1});
         apply_row(once_more(from, later + (later - next.x), row), y, cols, line, affine_of(row), FAR, joined, edge, lanes);
         lanes.rest();

@@ -88,7 +88,9 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const Affi
         for (index i = row; i < row + SIDE; i += at_once) {
             const Added<S> x = {a.x + i * a.x_stride, a.residual + i * a.residual_stride};
             const Shares<S, 1, 2, Way::both> later = {
-                {x.x + ahead * a.x_stride, x.residual + ahead * a.residual_stride}, 0, {x.x, x.residual}};
+                {x.x + ahead * a.x_stride, x.residual + ahead * a.residual_stride},
+                0,
+                {x.x + soon<S>(a.cols, a.x_stride), x.residual + soon<S>(a.cols, a.residual_stride)}};
             write_sum<HELD>(sending<STREAM>(x, later), a.sum + i * a.sum_stride, HELD ? held + (i - row) * room : nullptr,
                             at_once * a.cols, STREAM, edges.sums_joined && i + at_once < a.rows, edges.sum);
         }
@@ -121,7 +123,8 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
             with_centered<Affine>(a, [&](auto centered) ONEPASS_FLAT {
                 row = norm_narrow<STREAM, decltype(centered)::value>(a, affine_at, edges);
             });
-    const bool soon = STREAM && NATIVE == 64 && sent_soon<S>(a.cols);   // (of narrower vectors each line is sent for often)
+    const bool sends_soon =
+        STREAM && NATIVE == 64 && sent_soon<S>(a.cols);   // (of narrower vectors each line is sent for often)
     for (; row < a.rows; ++row) {
         const bool more = row + 1 < a.rows;
         const Added<S> x = {a.x + row * a.x_stride, a.residual + row * a.residual_stride};
@@ -136,7 +139,7 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
         const auto write = [&](const auto& source) ONEPASS_FLAT {
             write_sum<STREAM>(source, sum, a.held, a.cols, STREAM, edges.sums_joined && more, edges.sum);
         };
-        if (soon)
+        if (sends_soon)
             write(reading(sending<STREAM>(x, Shares<S, 1, 2, Way::straight>{{x.x + SOON<S>, x.residual + SOON<S>}}), 0));
         else
             write(reading(x, 0));

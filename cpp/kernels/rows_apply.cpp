@@ -26,7 +26,8 @@ struct ByRow {
 // (Sent for twice: moments are quicker than memory, so that some of what is sent for is lost.)
 template <bool FAR, class S>
 ONEPASS_INLINE auto reading(const Plain<S>& x) {
-    return sending<FAR>(x, Shares<S, 1, 2, Way::both>{{x.x + BEHIND<S>, x.x + 2 * BEHIND<S>}, 0, {x.x, x.x}});
+    return sending<FAR>(
+        x, Shares<S, 1, 2, Way::both>{{x.x + BEHIND<S>, x.x + 2 * BEHIND<S>}, 0, {x.x + SOON<S>, x.x + SOON<S>}});
 }
 
 // Weight and bias of segment i of a row.
@@ -81,8 +82,9 @@ ONEPASS_INLINE void norm_segments(const RowsNorm<S>& a) {
         const S* x = a.x + row * a.x_stride;
         const index ahead = a.ahead * a.x_stride;
         const S *next = x + ahead, *farther = x + 2 * ahead;
-        const auto first =
-            sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::both>{{roomy_first_cache ? next : farther}, 0, {x}});
+        const auto first = sending<FAR>(
+            Plain<S>{x},
+            Shares<S, 1, 1, Way::both>{{roomy_first_cache ? next : farther}, 0, {x + soon<S>(a.cols, a.x_stride)}});
         const Line<T> line = row_line<true>(a, first, row);
         for (index i = 0; i < segments; ++i) {
             const index from = i * of.segment;
