@@ -121,11 +121,13 @@ template <class S>
 constexpr index CLOSE_BEHIND = SENT_NEAR / index(sizeof(S));
 template <class S>
 constexpr index SOON = SENT_SOON / index(sizeof(S));
-// The same where rows may lie apart: in one of the next, unless they are wide, so that what lies between is not sent for.
-constexpr index WIDE_APART = 8 << 10;   // bytes
-template <class S>
-ONEPASS_INLINE index soon(index cols, index stride, index wide = WIDE_APART) {
-    if (stride == cols || cols * index(sizeof(S)) > wide) return SOON<S>;
+// The same where rows may lie apart: in one of the next, unless they are WIDE, so that what lies between is not sent for.
+// (Beside parameters the less. And there one more place takes the narrowest vectors as long as it spares.)
+constexpr index WIDE_ROW = 8 << 10, WIDE_COLUMNS = NATIVE > 16 ? 4 << 10 : 0;   // bytes
+template <class S, index WIDE>
+ONEPASS_INLINE index soon(index cols, index stride) {
+    if constexpr (WIDE == 0) return SOON<S>;
+    if (stride == cols || cols * index(sizeof(S)) > WIDE) return SOON<S>;
     return (SOON<S> + cols - 1) / cols * stride;
 }
 

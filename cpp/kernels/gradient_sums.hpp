@@ -47,8 +47,8 @@ ONEPASS_INLINE Sends who_sends(const RowsBackward<S>& a) {
 template <Sends WHO, bool LAST, class S>
 ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
     if constexpr (WHO == Sends::soon && !LAST) {
-        return Shares<S, 1, 2, Way::straight>{{a.x + row * a.x_stride + soon<S>(a.cols, a.x_stride),
-                                               a.dy + row * a.dy_stride + soon<S>(a.cols, a.dy_stride)}};
+        return Shares<S, 1, 2, Way::straight>{{a.x + row * a.x_stride + soon<S, WIDE_ROW>(a.cols, a.x_stride),
+                                               a.dy + row * a.dy_stride + soon<S, WIDE_ROW>(a.cols, a.dy_stride)}};
     } else {
         constexpr bool BOTH = WHO == Sends::both;
         const bool pages = a.cols * index(sizeof(S)) % 4096 == 0;

@@ -40,8 +40,7 @@ void write_gradient(Gradient<S> a) {
     // (Rows that wait for no parameters are read fast enough.)
     constexpr int SENT = BY_ROW ? 0 : PLAIN ? 1 : 2;
     const index dy_behind = behind<S>(a.cols, a.dy_stride), x_behind = behind<S>(a.cols, a.x_stride);
-    constexpr index WIDE = WIDE_APART / 2;   // of each of two
-    const index dy_soon = soon<S>(a.cols, a.dy_stride, WIDE), x_soon = soon<S>(a.cols, a.x_stride, WIDE);
+    const index dy_soon = soon<S, WIDE_COLUMNS>(a.cols, a.dy_stride), x_soon = soon<S, WIDE_COLUMNS>(a.cols, a.x_stride);
     Edge<S> edge;
     index channel = a.first;
     for (index row = 0; row < a.rows; ++row) {

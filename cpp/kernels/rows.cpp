@@ -62,7 +62,7 @@ struct Reader {
 
     // (What lies between rows that lie apart is not sent for.)
     ONEPASS_INLINE auto whole(index row) const {
-        return all_of(later(row), a.x + row * a.x_stride + soon<S>(a.cols, a.x_stride));
+        return all_of(later(row), a.x + row * a.x_stride + soon<S, WIDE_ROW>(a.cols, a.x_stride));
     }
     ONEPASS_INLINE const S* later(index row) const {
         constexpr index AWAY = FAR ? BEHIND<S> : CLOSE_BEHIND<S>;
@@ -143,7 +143,7 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
     const index cols = a.cols, x_stride = a.x_stride, y_stride = a.y_stride, rows = a.rows;
     const Finish how = a.finish;
     const double inverse = inverse_freedom(double(cols), how), of_count = 1.0 / double(cols);
-    const index come_soon = soon<S>(cols, x_stride);
+    const index come_soon = soon<S, WIDE_ROW>(cols, x_stride);
     const S *from = a.x, *later = Reader<S, FAR>{a}.later(1);
     S* y = a.y;
     // Half a page apart: a load waits for a pending store in its place within a page.

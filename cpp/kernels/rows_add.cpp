@@ -90,7 +90,7 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const Affi
             const Shares<S, 1, 2, Way::both> later = {
                 {x.x + ahead * a.x_stride, x.residual + ahead * a.residual_stride},
                 0,
-                {x.x + soon<S>(a.cols, a.x_stride), x.residual + soon<S>(a.cols, a.residual_stride)}};
+                {x.x + soon<S, WIDE_ROW>(a.cols, a.x_stride), x.residual + soon<S, WIDE_ROW>(a.cols, a.residual_stride)}};
             write_sum<HELD>(sending<STREAM>(x, later), a.sum + i * a.sum_stride, HELD ? held + (i - row) * room : nullptr,
                             at_once * a.cols, STREAM, edges.sums_joined && i + at_once < a.rows, edges.sum);
         }

@@ -83,8 +83,8 @@ ONEPASS_INLINE void norm_segments(const RowsNorm<S>& a) {
         const index ahead = a.ahead * a.x_stride;
         const S *next = x + ahead, *farther = x + 2 * ahead;
         const auto first = sending<FAR>(
-            Plain<S>{x},
-            Shares<S, 1, 1, Way::both>{{roomy_first_cache ? next : farther}, 0, {x + soon<S>(a.cols, a.x_stride)}});
+            Plain<S>{x}, Shares<S, 1, 1, Way::both>{
+                             {roomy_first_cache ? next : farther}, 0, {x + soon<S, WIDE_ROW>(a.cols, a.x_stride)}});
         const Line<T> line = row_line<true>(a, first, row);
         for (index i = 0; i < segments; ++i) {
             const index from = i * of.segment;

@@ -11,9 +11,8 @@ namespace onepass {
 
 template <class S>
 class Whole {
-    // (Short pieces of rows, which are columns, always. Else only what is read twice, and not where the result goes.) Rows
-    // that lie beside each other are quicker turned twice, some at a time, than all of them at once, but for so many
-    // as stay in a near cache.
+    // What is read twice is brought all at once (and short pieces of rows, which are columns, whatever for). But rows that
+    // lie beside each other are quicker turned twice, some at a time, than all of them, unless these stay in a near cache.
     static constexpr index MOST = 6 << 20;   // bytes
 
   public:
