@@ -33,6 +33,7 @@ VIEWS = {
     "backwards": (values(30, 20, 150), lambda a: a[:, :, ::-1]),
     "all backwards": (values(300, 1500), lambda a: a.T[::-1, ::-1]),
     "columns of rows that lie apart": (values(400, 600), lambda a: a[:, ::2].T),
+    "a few long rows": (values(2, 4, 40000), lambda a: a[:, :3, ::2]),
     "one element, many times": (values(600, 1), lambda a: np.broadcast_to(a, (600, 130))),
 }
 

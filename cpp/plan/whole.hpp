@@ -11,8 +11,9 @@ namespace onepass {
 
 template <class S>
 class Whole {
-    // What is read twice is brought all at once (and short pieces of rows, which are columns, whatever for). But rows that
-    // lie beside each other are quicker turned twice, some at a time, than all of them, unless these stay in a near cache.
+    // What is read twice, in one problem, is brought all at once (and short pieces of rows, which are columns, whatever
+    // for). But rows that lie beside each other are quicker turned twice, some at a time, than all of them, unless these
+    // stay in a near cache.
     static constexpr index MOST = 6 << 20;   // bytes
 
   public:
@@ -25,7 +26,7 @@ class Whole {
           cols_(nested_ ? given.span : given.groups * given.span),
           along_(nested_ ? given.x_group : given.x_row),
           stride_(short_ || brought_end_to_end<S>(cols_) ? cols_ : apart<S>(cols_)),
-          wanted_(given.x_element != 1 &&
+          wanted_(given.x_element != 1 && (!given.by_rows || given.problems == 1) &&
                   (short_ || (given.y && given.y_element == 1 && !given.given_mean &&
                               (along_ != 1 || outer_ * rows_ * stride_ * index(sizeof(S)) <= MOST)))) {}
 
