@@ -3,6 +3,8 @@
 What comes of them is known without it: the bits of the same call on arrays in C order.
 """
 
+import concurrent.futures
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -93,6 +95,16 @@ def test_long_blocks(columns):
     got, want = op.moments(x, axis=0), op.moments(dense, axis=0)
     assert_same((got.mean, got.m2), (want.mean, want.m2), "moments")
     assert_same([op.standardize(x, axis=0)], [op.standardize(dense, axis=0)], "standardize")
+
+
+def test_in_new_memory():
+    """A new thread's scratch memory holds no more than a call needs, so that what is written beside it is not its own."""
+    dense = (values(4, 100, 64, 65) * 1e37).astype(np.float32)
+    x = np.moveaxis(np.ascontiguousarray(np.moveaxis(dense, 1, -1)), -1, 1)
+    out = np.empty_like(x)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(op.standardize, x, axis=(0, 2, 3), out=out).result()
+    assert_same([out], [op.standardize(dense, axis=(0, 2, 3))], "out of range, channels last")
 
 
 def test_running_statistics():

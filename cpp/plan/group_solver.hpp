@@ -93,7 +93,7 @@ class Solver {
             of_.take(team, false);
             if ((ranged = of_.out_of_range())) {
                 of_.choose_ranges(team);
-                expand_ranges(team, of_.folds, p.span, ranges());
+                if (!p.by_rows) expand_ranges(team, of_.folds, p.span, ranges());
                 team.barrier();
                 of_.take(team, true);
             }
