@@ -359,6 +359,12 @@ def expected(case, x):
         return case.run(x, None)
 
 
+def results(call, *args):
+    """What comes out of a call, as a tuple."""
+    result = call(*args)
+    return result if isinstance(result, tuple) else (result,)
+
+
 def assert_same(got, want, how):
     for i, (a, b) in enumerate(zip(got, want, strict=True)):
         a, b = np.asarray(a), np.asarray(b)

@@ -5,7 +5,7 @@ What comes of them is known without it: the bits of the same call on arrays in C
 
 import numpy as np
 import pytest
-from bit_cases import assert_same
+from bit_cases import assert_same, results
 from layouts import every_dtype
 
 import onepass as op
@@ -49,11 +49,6 @@ def view_of(name, dtype):
 def parameters(x):
     cols = np.arange(x.shape[-1])
     return (1 + 0.01 * (cols % 7)).astype(x.dtype), (0.1 * (cols % 5)).astype(x.dtype)
-
-
-def results(call, x):
-    result = call(x)
-    return result if isinstance(result, tuple) else (result,)
 
 
 @every_dtype
