@@ -5,6 +5,7 @@ an old processor then dies on it. So every symbol that a kernel's object offers 
 instruction set, and none is weak.
 """
 
+import functools
 import os
 import pathlib
 import platform
@@ -40,10 +41,26 @@ each_isa = pytest.mark.parametrize(
 PERSONALITY = "DW.ref.__gxx_personality_v0"
 
 
+@functools.cache
+def tools():
+    """The compiler, and how to have symbols without the code, which takes most of the time: (flags, nm)."""
+    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))))
+    if "clang" not in output(compiler, "--version").lower():
+        plugin = output(compiler, "-print-file-name=liblto_plugin.so").strip()
+        if os.path.isfile(plugin):
+            return compiler, ["-flto", "-fno-fat-lto-objects"], ["nm", "--plugin", plugin]
+    return compiler, [], ["nm"]
+
+
+def output(*command):
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 def compile_unit(source, isa, to):
     """Unoptimized, so that no function disappears into its callers."""
-    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))))
+    compiler, without_code, _ = tools()
     flags = [
+        *without_code,
         "-std=c++17",
         "-O0",
         "-DONEPASS_INLINE=inline",
@@ -53,16 +70,15 @@ def compile_unit(source, isa, to):
         f"-I{CPP}",
         *FLAGS[isa],
     ]
-    subprocess.run(
-        [compiler, *flags, "-c", str(source), "-o", str(to)], check=True, capture_output=True, text=True
-    )
+    output(compiler, *flags, "-c", str(source), "-o", str(to))
     return to
 
 
 def symbols_of(unit, isa):
     """The symbols outside the instruction set's namespace or open to merging; and whether any lies inside."""
-    nm = subprocess.run(["nm", "-C", "--defined-only", str(unit)], check=True, capture_output=True, text=True)
-    symbols = [tuple(line.split(maxsplit=2)[1:]) for line in nm.stdout.splitlines()]
+    _, _, nm = tools()
+    lines = output(*nm, "-C", "--defined-only", str(unit)).splitlines()
+    symbols = [tuple(line.split(maxsplit=2)[1:]) for line in lines]
     own = f"onepass::{NAMESPACES[isa]}::"
     offered = [(kind, name) for kind, name in symbols if kind.isupper() or kind in "uvw"]
     strays = [symbol for symbol in offered if symbol[0] in "WVuvw" or not symbol[1].startswith(own)]

@@ -15,8 +15,6 @@ constexpr int NPY_FLOAT32 = py::detail::npy_api::NPY_FLOAT_, NPY_FLOAT64 = py::d
 constexpr int NPY_FLOAT16 = 23;
 constexpr const char* DTYPES = "float32, float64, float16 or ml_dtypes.bfloat16";
 
-py::module_ numpy() { return py::module_::import("numpy"); }
-
 std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
 
 // Whether np.asarray could view it without a copy: it offers its memory under one of the protocols.

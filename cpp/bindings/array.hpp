@@ -38,6 +38,9 @@ auto visit(Dtype dtype, const F& f) {
     }
 }
 
+// For what need not be quick.
+inline py::module_ numpy() { return py::module_::import("numpy"); }
+
 // A NumPy array of a dtype that we compute with. `object` keeps it alive; the pointers are into it.
 struct Array {
     py::object object;
@@ -84,6 +87,7 @@ void assign(const Array& to, const Array& from);
 // ValueError unless the array has this shape; `what` says whose shape that is.
 void require_shape(const char* name, const Array& array, int ndim, const index* shape, const char* what);
 void require_dtype(const char* name, const Array& array, Dtype dtype);
+constexpr const char* A_CHANNEL = "one element a channel";   // what weights and moments of channels are
 
 // A weight or a bias, or None: x's dtype, or float32 where x has 16 bits; `what` says whose shape it must have.
 Array input_weight(const char* name, py::handle object, const Array& x, int ndim, const index* shape, const char* what);

@@ -92,8 +92,6 @@ void run_masked(const Array& x, const Array& out, int axis, const Mask& mask, co
     if (!direct) assign(out, call.y);
 }
 
-constexpr const char* A_CHANNEL = "one element a channel";
-
 void check_running(const char* name, const Array& array, const Array& x, index channels, bool written) {
     if (!array) return;
     if (array.dtype != arith_of(x.dtype))

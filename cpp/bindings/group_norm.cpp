@@ -14,8 +14,6 @@ struct GroupNorm {
     py::handle num_groups;   // None: as many as there are channels
 };
 
-constexpr const char* A_CHANNEL = "one element a channel";
-
 struct Problem {
     Array x, out, weight, bias, mean, rstd;
     index groups, channels, spatial;   // spatial: elements of one channel of one sample

@@ -53,8 +53,6 @@ MomentsArrays moments_of(const Array& x, const bool* reduced) {
 
 namespace {
 
-py::module_ numpy() { return py::module_::import("numpy"); }
-
 // What the elements of x weigh: a boolean array or one of float64, of x's shape or one that broadcasts to it. None: all
 // weigh 1.
 struct ElementWeights {

@@ -7,16 +7,18 @@ namespace onepass {
 namespace {
 
 // Operands of the layout.
-enum { X, DX, DY };
+struct Operand {
+    enum { x, dx, dy };
+};
 
 template <class S>
 void run(const Layout& at, const Array& weight, double eps, bool centered, const Array& dweight, const Array& dbias) {
     using T = Arith<S>;
     RowGradients<S> p;
     p.view = at.view;
-    p.x = at.operand(X).as<const S>();
-    p.dx = at.operand(DX).as<S>();
-    p.dy = at.operand(DY).as<const S>();
+    p.x = at.operand(Operand::x).as<const S>();
+    p.dx = at.operand(Operand::dx).as<S>();
+    p.dy = at.operand(Operand::dy).as<const S>();
     p.weight = weight.as<const T>();
     p.how = {0, eps};
     p.centered = centered;
@@ -46,7 +48,7 @@ py::object row_norm_backward(const RowNormBackward& call) {
         const Layout at(operands, 3, axes.reduced, Wanted::rows_and_columns, Reads::loose_rows);
         visit(x.dtype,
               [&](auto* type) { run<std::remove_pointer_t<decltype(type)>>(at, w, eps, call.centered, dweight, dbias); });
-        at.finish(DX);
+        at.finish(Operand::dx);
     }
     if (!call.centered) return py::make_tuple(dx.object, dweight.object);
     return py::make_tuple(dx.object, dweight.object, dbias.object);
