@@ -35,6 +35,7 @@ VIEWS = {
     "swapped samples and channels": (values(12, 5, 60), lambda a: a.swapaxes(0, 1), 1),
     "without images": (values(40, 96), lambda a: a[:, ::2], 1),
     "images of one element": (values(40, 700, 1, 1), lambda a: a[:, 60:660], 1),
+    "every second image of one element": (values(40, 48, 1, 1), lambda a: a[:, ::2], 1),
     "channels last of more": (values(4, 6, 7, 640), lambda a: a[..., 40:600], -1),
     "channels last, swapped": (values(6, 4, 7, 560), lambda a: a.swapaxes(0, 1), -1),
     "channels last, cropped": (values(4, 6, 7, 560), lambda a: a[:, 1:-1, 1:-1], -1),

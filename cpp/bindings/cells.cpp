@@ -1,5 +1,6 @@
 #include "bindings/cells.hpp"
 
+#include <algorithm>
 #include <functional>
 #include <numeric>
 #include <optional>
@@ -57,7 +58,8 @@ Array as_it_lies(const Array& array, int samples, int rows, Lie& lies) {
     const auto sample = as_one(array, 0, samples), row = as_one(array, samples, rows),
                element = as_one(array, rows, array.ndim);
     // (What has no elements beside it may be asked for as a row.)
-    if (!sample || !row || element != 1 || (rows == array.ndim && row != 1)) return contiguous_copy(array);
+    const bool alone = std::all_of(array.shape + rows, array.shape + array.ndim, [](index size) { return size == 1; });
+    if (!sample || !row || element != 1 || (alone && row != 1)) return contiguous_copy(array);
     lies = {*sample, *row};
     return array;
 }
