@@ -39,6 +39,16 @@ VIEWS = {
     "channels last of more": (values(4, 6, 7, 640), lambda a: a[..., 40:600], -1),
     "channels last, swapped": (values(6, 4, 7, 560), lambda a: a.swapaxes(0, 1), -1),
     "channels last, cropped": (values(4, 6, 7, 560), lambda a: a[:, 1:-1, 1:-1], -1),
+    "narrow channels last of more": (values(4, 20, 30, 90), lambda a: a[..., 9:73], -1),
+    # Whose elements lie apart, and are brought side by side.
+    "channels last as first": (values(3, 9, 13, 70), lambda a: np.moveaxis(a, -1, 1), 1),
+    "channels last as first, tiny": (values(40, 3, 3, 48), lambda a: np.moveaxis(a, -1, 1), 1),
+    "some channels last as first": (values(3, 9, 13, 90), lambda a: np.moveaxis(a[..., 7:71], -1, 1), 1),
+    "channels first as last": (values(3, 70, 9, 13), lambda a: np.moveaxis(a, 1, -1), -1),
+    "channels first as last, wide": (values(3, 600, 4, 5), lambda a: np.moveaxis(a, 1, -1), -1),
+    "every second place": (values(4, 6, 7, 14), lambda a: a[..., ::2], 1),
+    "places backwards": (values(4, 6, 7, 9), lambda a: a[:, :, ::-1, ::-1], 1),
+    "samples last": (values(6, 9, 13, 20), lambda a: np.moveaxis(a, -1, 0), 1),
 }
 
 
@@ -68,3 +78,22 @@ def test_gradients(name, dtype, threads):
             want = call(dense, dense)
             for dy, of in ((x, x), (x, dense), (dense, x)):
                 assert_same(call(dy, of), want, name)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("shape", [(12, 33, 32, 80), (2, 91, 90, 160)], ids=str)
+def test_parts(shape, threads):
+    """More than is brought at a time: some samples or channels, or some channels of each sample."""
+    x = np.moveaxis(values(*shape).astype(np.float32), -1, 1)
+    dense, weight = np.ascontiguousarray(x), (1 + np.arange(shape[-1]) % 5).astype(np.float32)
+    mask = np.arange(x.size // shape[-1]).reshape(shape[:-1]) % 3 > 0
+    calls = [
+        lambda a: op.batch_norm_backward(a, a, weight),
+        lambda a: op.group_norm_backward(a, a, 16, weight),
+        lambda a: op.instance_norm_backward(a, a, mask=mask),
+        lambda a: op.group_norm(a, 8, weight, mask=mask, return_stats=True),
+        lambda a: op.batch_norm(a, weight, training=True, mask=mask, return_stats=True),
+    ]
+    with op.num_threads(threads):
+        for call in calls:
+            assert_same(call(x), call(dense), str(shape))

@@ -52,15 +52,16 @@ std::optional<index> as_one(const Array& array, int first, int end) {
 }
 
 // The array, whose axes up to `samples` count samples, and those up to `rows` the rows of one; or a dense copy, where that
-// is not how it lies.
-Array as_it_lies(const Array& array, int samples, int rows, Lie& lies) {
+// is not how it lies, or not to be had in parts.
+Array as_it_lies(const Array& array, int samples, int rows, bool parts, Lie& lies) {
     if (array.contiguous() || !array.aligned()) return contiguous_copy(array);
     const auto sample = as_one(array, 0, samples), row = as_one(array, samples, rows),
                element = as_one(array, rows, array.ndim);
     // (What has no elements beside it may be asked for as a row.)
     const bool alone = std::all_of(array.shape + rows, array.shape + array.ndim, [](index size) { return size == 1; });
-    if (!sample || !row || element != 1 || (alone && row != 1)) return contiguous_copy(array);
-    lies = {*sample, *row};
+    if (!sample || !row || !element || (alone && row != 1)) return contiguous_copy(array);
+    if (*element != 1 && !(parts && near(*row, *element))) return contiguous_copy(array);
+    lies = {*sample, *row, *element};
     return array;
 }
 
@@ -80,12 +81,15 @@ CellCall cells_of(const Array& x, const Array& dy, const Array& y, int axis, boo
     call.across = across;
     call.members = members;
     call.weighing.mask = mask.data;
-    if (dy && x.size != 0 && !mask.data && !(call.channels_last && folds_for(call.span, call.channels) > 1)) {
-        call.x = as_it_lies(x, samples, rows, call.x_lies);
-        call.dy = as_it_lies(dy, samples, rows, call.dy_lies);
-    } else {
+    // Kernels need not have all side by side, but where they count on it; nor is all of an array always one part.
+    const bool parts = !(across && call.channels_last);
+    const bool dense = mask.data || (call.channels_last && folds_for(call.span, call.channels) > 1);
+    if (x.size == 0 || (dense && !parts)) {
         call.x = contiguous_copy(x);
         if (dy) call.dy = contiguous_copy(dy);
+    } else {
+        call.x = as_it_lies(x, samples, rows, parts, call.x_lies);
+        if (dy) call.dy = as_it_lies(dy, samples, rows, parts, call.dy_lies);
     }
     return call;
 }

@@ -36,8 +36,8 @@ struct CellCall {
     Array dweight, dbias;
 };
 
-// x, dy and y as samples x channels x span, `axis` the channels'. Copies of x and dy where rows or, under a mask, all of
-// them are not dense; y must be.
+// x, dy and y as samples x channels x span, `axis` the channels'. Copies of x and dy where they lie in a way that cells
+// have no words for; y must be dense.
 CellCall cells_of(const Array& x, const Array& dy, const Array& y, int axis, bool across, index members, const Mask& mask);
 
 // Solves it, without the GIL.

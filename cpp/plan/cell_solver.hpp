@@ -219,7 +219,7 @@ class CellSolver {
         double dweight[MERGED] = {}, dbias[MERGED] = {};
         if (p.sums) {
             std::copy_n(p.sums + from, n, dweight);
-            std::copy_n(p.sums + p.channels + from, n, dbias);
+            std::copy_n(p.bias_sums + from, n, dbias);
         }
         for (index row = 0; row < shape_.cell_rows; ++row)
             for (index j = 0; j < n; ++j) {
@@ -232,7 +232,7 @@ class CellSolver {
         }
         if (p.sums) {
             std::copy_n(dweight, n, p.sums + from);
-            std::copy_n(dbias, n, p.sums + p.channels + from);
+            std::copy_n(dbias, n, p.bias_sums + from);
         }
     }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "plan/brought_cells.hpp"
 #include "plan/cell_solver.hpp"
 #include "plan/machine.hpp"
 #include "plan/rows_backward.hpp"
@@ -33,19 +34,31 @@ index part_size(const Cells<S>& p, int threads, bool stream) {
     return n < all ? ceil_div(all, ceil_div(all, n)) : all;
 }
 
-// n samples or channels from `first` on.
+// And so is one that is brought side by side, for which no more memory is needed then than a thread keeps: how many of its
+// samples or channels. (Channels may lie beside each other: those of a cache line at least.)
 template <class S>
-Cells<S> part_of(const Cells<S>& p, index first, index n) {
+index brought_size(const Cells<S>& p, bool of_channels, int arrays) {
+    constexpr index BROUGHT = 7 << 20, SUMS = 128, LINE = index(Scratch::LINE);   // bytes, those of a cell's sums with them
+    const index cell = p.span * index(sizeof(S)) * arrays + SUMS;
+    const index all = of_channels ? p.channels : p.samples, each = cell * (of_channels ? p.samples : p.channels);
+    const index step = of_channels ? ceil_div(LINE / index(sizeof(S)), p.members) * p.members : 1;
+    const index n = std::max(BROUGHT / each / step, index(1)) * step;
+    return std::min(ceil_div(ceil_div(all, ceil_div(all, n)), step) * step, all);
+}
+
+// n samples, or n channels of groups that reach across samples, or of one sample, from `first` on.
+template <class S>
+Cells<S> part_of(const Cells<S>& p, bool of_channels, index first, index n) {
     Cells<S> part = p;
-    const auto step = [&](const Lie& lies) { return first * (p.across ? lies.row : lies.sample); };
+    const auto step = [&](const Lie& lies) { return first * (of_channels ? lies.row : lies.sample); };
     go_on(step(part.x_lies), part.x);
     go_on(step(part.dy_lies), part.dy);
     go_on(step(part.y_lies), part.y);
-    go_on(first * (p.across ? 1 : p.channels / p.members), part.given_mean, part.given_var, part.mean, part.rstd,
-          part.count, part.moments.mean, part.moments.low, part.moments.m2);
-    if (p.across) {
+    go_on(of_channels ? first / p.members : first * (p.channels / p.members), part.given_mean, part.given_var, part.mean,
+          part.rstd, part.count, part.moments.mean, part.moments.low, part.moments.m2);
+    if (of_channels) {
         part.channels = n;
-        go_on(first, part.weight, part.bias, part.dweight, part.dbias);
+        go_on(first, part.weight, part.bias, part.dweight, part.dbias, part.sums, part.bias_sums);
     } else {
         part.samples = n;
         go_on(first * p.span, part.weighing.mask);
@@ -54,14 +67,22 @@ Cells<S> part_of(const Cells<S>& p, index first, index n) {
 }
 
 template <class S>
-void solve_part(const Cells<S>& p, int threads, bool stream) {
+void solve_part(const Cells<S>& given, int threads, bool stream) {
+    const BroughtCells<S> brought(given);
+    Cells<S> p = given;
     CellSolver<S> solver(p, kernels<S>(), stream);
-    Cutter counter(nullptr);
-    solver.cut(counter);
-    const Scratch scratch(counter.used());
-    Cutter cutter(scratch.data());
-    solver.cut(cutter);
-    run_team(threads, [&](const Team& team) { solver.run(team); });
+    const auto cut = [&](char* base) {
+        Cutter cutter(base);
+        brought.cut(cutter, p);
+        solver.cut(cutter);
+        return cutter.used();
+    };
+    const Scratch scratch(cut(nullptr));
+    cut(scratch.data());
+    run_team(threads, [&](const Team& team) {
+        brought.bring(team, p);
+        solver.run(team);
+    });
 }
 
 // With what is dense said in numbers.
@@ -105,12 +126,25 @@ void solve(const Cells<S>& given) {
     if (p.dy && p.span == 1 && p.members > 1 && !p.weighing) return solve(rows_of(p));
     const int threads = threads_for(p.bytes(), true);
     const bool stream = p.y && streams(p.x, p.y, p.bytes(), threads);
-    const index all = p.across ? p.channels : p.samples, n = part_size(p, threads, stream);
+    const int arrays = BroughtCells<S>(p).arrays();
+    const index all = p.across ? p.channels : p.samples,
+                n = arrays ? brought_size(p, p.across, arrays) : part_size(p, threads, stream);
     std::vector<double> sums(n < all && !p.across && p.dweight ? std::size_t(2 * p.channels) : 0);
     for (index first = 0; first < all; first += n) {
-        Cells<S> part = part_of(p, first, std::min(n, all - first));
-        if (!sums.empty()) part.sums = sums.data();
-        solve_part(part, threads, stream);
+        Cells<S> part = part_of(p, p.across, first, std::min(n, all - first));
+        if (!sums.empty()) {
+            part.sums = sums.data();
+            part.bias_sums = part.sums + p.channels;
+        }
+        // (A sample that is brought may be too large itself.)
+        const bool whole = !arrays || p.across || p.channels_last || part.samples > 1;
+        const index channels = whole ? part.channels : brought_size(part, true, arrays);
+        if (channels == part.channels) {
+            solve_part(part, threads, stream);
+            continue;
+        }
+        for (index channel = 0; channel < part.channels; channel += channels)
+            solve_part(part_of(part, true, channel, std::min(channels, part.channels - channel)), threads, stream);
     }
 }
 

@@ -23,13 +23,15 @@ struct Weighing {
     explicit operator bool() const { return mask || weights || skipna; }
 };
 
-// How far apart samples lie, and the rows of one: its channels, or with the channels last its places. What a row holds is
-// dense; and so is all of y, as is all of an array that is weighed or has folds.
+// How far apart samples lie, the rows of one (its channels, or with the channels last its places), and the elements of a
+// row. y is dense.
 struct Lie {
     static constexpr index DENSE = PTRDIFF_MIN;
-    index sample = DENSE, row = DENSE;
+    index sample = DENSE, row = DENSE, element = 1;
 
-    bool operator==(const Lie& other) const { return sample == other.sample && row == other.row; }
+    bool operator==(const Lie& other) const {
+        return sample == other.sample && row == other.row && element == other.element;
+    }
 };
 
 template <class S>
@@ -54,7 +56,7 @@ struct Cells {
 
     // Set by solve(), the last for what it does at a time.
     Lie y_lies;
-    double* sums = nullptr;   // of dweight, then of dbias, over the samples before these; or null
+    double *sums = nullptr, *bias_sums = nullptr;   // of dweight and dbias over the samples before these; or null
 
     // Whether samples follow each other everywhere. (Those of a part, some of the channels, do not.)
     bool dense() const { return x_lies == y_lies && dy_lies == y_lies && y_lies.sample == channels * span; }

@@ -22,12 +22,6 @@ bool as_columns_fit(const View& view, const Operands& arrays) {
     return true;
 }
 
-// Whether cache lines hold several elements of a row, or one of several rows.
-bool near(const index (&stride)[3]) {
-    constexpr index CLOSE = 8;   // elements
-    return std::min(std::abs(stride[1]), std::abs(stride[2])) <= CLOSE;
-}
-
 // Whether rows lie beside each other; and of blocks, all places behind each other.
 bool lie_turned(const View& view, int k, bool blocks) {
     const index(&stride)[3] = view.stride[k];
@@ -87,7 +81,7 @@ View canonical(const Operands& arrays, const bool* reduced) {
     for (int k = 0; k < arrays.count; ++k) turned = turned && lie_turned(view, k, dims[n - 1].reduced);
     for (int k = 0; k < arrays.count; ++k) {
         const bool may = turned || (arrays.loose[k] && (of_rows || arrays.loose_columns));
-        if (view.stride[k][2] != 1 && !(may && near(view.stride[k]))) return view;
+        if (view.stride[k][2] != 1 && !(may && near(view.stride[k][1], view.stride[k][2]))) return view;
     }
     const bool last = dims[n - 1].reduced, middle = n > 1 && dims[n - 2].reduced, first = n > 2 && dims[n - 3].reduced;
     if (!last)

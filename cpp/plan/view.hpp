@@ -10,7 +10,9 @@
 // their first dimension may consist of several, for which no single stride will do.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdlib>
 
 namespace onepass {
 
@@ -69,6 +71,12 @@ struct Operands {
     bool loose_columns = false;      // and those of columns and blocks, too
     bool turned = false;             // there all of them, if rows of all lie beside each other
 };
+
+// Whether cache lines hold several elements of a row, or one of several rows: how far apart rows lie, and their elements.
+inline bool near(index row, index element) {
+    constexpr index CLOSE = 8;   // elements
+    return std::min(std::abs(row), std::abs(element)) <= CLOSE;
+}
 
 // Kind::none where the strides do not fit. No size may be zero.
 View canonical(const Operands& arrays, const bool* reduced);
