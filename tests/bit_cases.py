@@ -372,3 +372,12 @@ def assert_same(got, want, how):
         assert a.tobytes() == b.tobytes(), (
             f"{how}: result {i} differs in {np.count_nonzero(a != b)} of {a.size}"
         )
+
+
+def ways(make):
+    """Arrays, and where results of each may go: new, as x lies, and over x. `make` gives x anew."""
+    x = make()
+    yield x, None
+    yield x, np.empty_like(x)
+    if not any(n > 1 and stride == 0 for n, stride in zip(x.shape, x.strides, strict=True)):
+        yield x, x

@@ -5,7 +5,7 @@ What comes of them is known without it: the bits of the same call on arrays in C
 
 import numpy as np
 import pytest
-from bit_cases import assert_same, results
+from bit_cases import assert_same, results, ways
 from layouts import every_dtype
 
 import onepass as op
@@ -35,6 +35,11 @@ VIEWS = {
     "columns of rows that lie apart": (values(400, 600), lambda a: a[:, ::2].T),
     "a few long rows": (values(2, 4, 40000), lambda a: a[:, :3, ::2]),
     "one element, many times": (values(600, 1), lambda a: np.broadcast_to(a, (600, 130))),
+    "channels last as first": (values(2, 32, 32, 300), lambda a: np.moveaxis(a, -1, 1)),
+    "channels last as first, few": (values(5, 7, 6, 40), lambda a: np.moveaxis(a, -1, 1)),
+    "some channels": (values(4, 30, 6, 7), lambda a: a[:, 4:24]),
+    "every second channel": (values(4, 40, 6, 7), lambda a: a[:, ::2]),
+    "channels backwards": (values(4, 20, 64, 64), lambda a: a[:, ::-1]),
 }
 
 every_view = pytest.mark.parametrize("name", VIEWS)
@@ -97,8 +102,11 @@ def test_groups_of_channels(name, dtype, threads):
     groups = next(n for n in (5, 4, 3, 2, 1) if x.shape[1] % n == 0)
     with op.num_threads(threads):
         for call in (
-            lambda a: op.group_norm(a, groups, weight, weight),
-            lambda a: op.instance_norm(a, weight, return_stats=True),
-            lambda a: op.layer_norm(a, axis=(-2, -1)),
+            lambda a, out: op.group_norm(a, groups, weight, weight, out=out, return_stats=True),
+            lambda a, out: op.instance_norm(a, weight, out=out, return_stats=True),
+            lambda a, out: op.layer_norm(a, axis=(-2, -1), out=out),
+            lambda a, out: op.rms_norm(a, out=out),
         ):
-            assert_same(results(call, x), results(call, dense), name)
+            want = results(call, dense, None)
+            for of, out in ways(lambda: VIEWS[name][1](VIEWS[name][0].astype(dtype))):
+                assert_same(results(call, of, out), want, name)

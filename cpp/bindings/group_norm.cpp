@@ -26,7 +26,8 @@ Array reshaped(const Array& array, int ndim, const index* shape) {
     return input("array", array.object.attr("reshape")(sizes));
 }
 
-// Channels first: the channel axis split in two, (groups, channels of a group), makes every group a row.
+// Channels first: the channel axis split in two, (groups, channels of a group), makes every group a row. Where a group's
+// channels do not follow each other, they are its pieces.
 template <class S>
 void channels_first(const Problem& p) {
     index shape[MAX_NDIM] = {p.x.shape[0], p.groups, p.channels / p.groups};
@@ -36,10 +37,14 @@ void channels_first(const Problem& p) {
         shape[i] = p.x.shape[i - 1];
         reduced[i] = true;
     }
-    const Array operands[] = {reshaped(p.x, ndim, shape), reshaped(p.out, ndim, shape)};
-    const Layout at(operands, 2, reduced, Wanted::rows, Reads::loose_rows);
+    const Array split[] = {reshaped(p.x, ndim, shape), reshaped(p.out, ndim, shape)}, whole[] = {p.x, p.out};
+    // (Where all axes after the first two are reduced, of either.)
+    const auto fits = [&](const Array& array) { return Layout::fits(array, reduced, Wanted::rows, Reads::all_rows); };
+    const bool pieces = p.spatial > 1 && !fits(split[0]) && fits(whole[0]);
+    const Layout at(pieces ? whole : split, 2, reduced, Wanted::rows, Reads::all_rows);
     Rows<S> rows;
     rows.view = at.view;
+    if (pieces) rows.pieces = p.channels / p.groups;
     rows.x = at.operand(0).as<const S>();
     rows.y = at.operand(1).as<S>();
     rows.affine = {p.weight.as<const Arith<S>>(), p.bias.as<const Arith<S>>(), p.spatial, p.groups, 0};

@@ -22,7 +22,7 @@ View view_of(const Array* arrays, int count, const bool* reduced, Wanted wanted,
         aligned = aligned && arrays[i].aligned();
         operands.strides[i] = arrays[i].strides;
         operands.itemsize[i] = size_of(arrays[i].dtype);
-        operands.loose[i] = reads != Reads::dense && !written(i);
+        operands.loose[i] = reads == Reads::all_rows || (reads != Reads::dense && !written(i));
     }
     View view = canonical(operands, reduced);
     if (view.kind == Kind::columns && view.size[1] == 1 && wanted == Wanted::rows) {   // groups of one element
@@ -67,6 +67,10 @@ Layout::Layout(const Array* operands, int count, const bool* reduced, Wanted wan
         used_[i] = written(i) ? fresh(moved) : copied(moved);
     }
     view = view_of(used_, count, at_end, wanted, reads);
+}
+
+bool Layout::fits(const Array& array, const bool* reduced, Wanted wanted, Reads reads) {
+    return view_of(&array, 1, reduced, wanted, reads).kind != Kind::none;
 }
 
 void Layout::finish(int i) const {

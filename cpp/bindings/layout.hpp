@@ -9,9 +9,9 @@ namespace onepass {
 
 // The kinds of view that a function can use. Whatever has none of them is moved, so that groups are rows.
 enum class Wanted { rows, rows_and_columns, all };
-// Whether rows that are read may be loose (view.hpp), or columns and blocks as well; and whether results may lie turned, if
-// what is read does.
-enum class Reads { dense, loose_rows, loose, turned };
+// Whether rows that are read may be loose (view.hpp), and rows that are written; or what is read of columns and blocks as
+// well, and whether results may lie turned there, if it does.
+enum class Reads { dense, loose_rows, all_rows, loose, turned };
 
 // The arrays as the plan sees them, which must outlive this; operands 0 and 2 are read, 1 and 3 written. finish() brings a
 // result to where the caller wanted it. The view's kind depends on shape and axes alone; moved groups stand in the same
@@ -21,6 +21,8 @@ class Layout {
     Layout(const Array* operands, int count, const bool* reduced, Wanted wanted, Reads reads = Reads::dense);
     void finish(int operand) const;
     const Array& operand(int i) const { return used_[i] ? used_[i] : given_[i]; }
+    // Whether it can be read or written as it lies.
+    static bool fits(const Array& array, const bool* reduced, Wanted wanted, Reads reads);
 
     View view;
 

@@ -32,13 +32,8 @@ bool brought_end_to_end(index cols) {
 // the elements of each `across`.
 template <class S>
 void bring(const S* from, index along, index across, S* to, index stride, index rows, index cols) {
-    constexpr index SIZE = index(sizeof(S)), HIGH = 128;   // rows that are turned at a time: a line of each is in the cache
-    if (along == 1 && across != 1) {
-        for (index row = 0; row < rows; row += HIGH)
-            turn_squares<true>(Matrix<const S>{from + row, across}, Matrix<S>{to + row * stride, stride}, cols,
-                               std::min(HIGH, rows - row));
-        return;
-    }
+    constexpr index SIZE = index(sizeof(S));
+    if (along == 1 && across != 1) return turn<true>(Matrix<const S>{from, across}, Matrix<S>{to, stride}, cols, rows);
     if (across == 1 && along == stride && cols == stride) cols *= std::exchange(rows, 1);
     for (index i = 0; i < rows; ++i, from += along, to += stride)
         copy_row<S>(reinterpret_cast<const char*>(from), across * SIZE, reinterpret_cast<char*>(to), SIZE, cols);
@@ -58,11 +53,12 @@ class Panel {
 
   public:
     // Of `arrays` arrays so many rows, end to end or not, or if those are more than `bytes` hold, even parts of them: but
-    // whole lines of what is turned.
-    Panel(index cols, index rows, bool end_to_end, int arrays, index bytes)
+    // whole lines of what is turned, and `together` what belongs together.
+    Panel(index cols, index rows, bool end_to_end, int arrays, index bytes, index together = 1)
         : arrays_(arrays), cols_(cols), stride_(end_to_end ? cols : apart<S>(cols)) {
-        const index held = std::max(bytes / (arrays * stride_ * SIZE) / LINE * LINE, LINE);
-        rows_ = std::min(rows, ceil_div(ceil_div(rows, ceil_div(rows, held)), LINE) * LINE);
+        const index step = ceil_div(LINE, together) * together;
+        const index held = std::max(bytes / (arrays * stride_ * SIZE) / step * step, step);
+        rows_ = std::min(rows, ceil_div(ceil_div(rows, ceil_div(rows, held)), step) * step);
     }
     std::size_t bytes() const {
         return std::size_t(ceil_div(arrays_ * rows_ * stride_ * SIZE, index(Scratch::LINE))) * Scratch::LINE;
@@ -83,9 +79,13 @@ class Panel {
     void fill(int array, index at, const S* from, index along, index across, index rows, index cols) const {
         bring(from, along, across, row(array, at), stride_, rows, cols);
     }
-    // And back, into rows of which each element lies beside the next row's.
-    void empty(int array, S* to, index across, index rows, index cols) const {
-        turn_squares<false>(Matrix<S>{to, across}, Matrix<S>{row(array, 0), stride_}, cols, rows);
+    // And back.
+    void empty(int array, index at, S* to, index along, index across, index rows, index cols) const {
+        if (along == 1 && across != 1)
+            return turn<false>(Matrix<S>{to, across}, Matrix<S>{row(array, at), stride_}, cols, rows);
+        for (index i = 0; i < rows; ++i, to += along)
+            copy_row<S>(reinterpret_cast<const char*>(row(array, at + i)), SIZE, reinterpret_cast<char*>(to), across * SIZE,
+                        cols);
     }
 
   private:

@@ -45,12 +45,18 @@ void each_run(const View& v, index from, index to, index longest, bool even, con
     }
 }
 
-// Rows that are brought into a panel before they are read: those whose elements lie apart; and such as lie in short runs,
-// as the heads of a token do within an array that holds other things, too: few, and not as many as kernels join, or from
-// afar.
+// Rows that are brought into a panel before they are read: those whose elements, or pieces, lie apart; and such as lie in
+// short runs, as the heads of a token do within an array that holds other things, too: few, and not as many as kernels
+// join, or from afar.
 template <class S>
 bool elements_apart(const Rows<S>& p) {
     return p.view.stride[0][2] != 1 || (p.residual && p.view.stride[2][2] != 1);
+}
+// Rows that are written into it, over what has been read, and from there to where they belong.
+template <class S>
+bool results_apart(const Rows<S>& p) {
+    const index(&stride)[3] = p.view.stride[1];
+    return p.y && (stride[2] != 1 || (p.pieces > 1 && stride[1] != p.view.size[2]));
 }
 template <class S>
 bool short_runs(const Rows<S>& p, bool beyond) {
@@ -79,22 +85,36 @@ void each_run(const Rows<S>& p, index from, index to, index longest, const Panel
         return each_run(v, from, to, longest, false, [&](index row, index n, const auto& offset) {
             f(Run<S>{row, n, lie(p.x, 0, offset), lie(p.residual, 2, offset), lie(p.y, 1, offset), lie(p.sum, 3, offset)});
         });
-    const bool even = v.even(1) && v.even(3);
+    const bool even = v.even(1) && v.even(3), back = results_apart(p);
+    const index n = p.pieces, cols = v.size[2];
     for (index start = from, end = from; start < to; start = end) {
-        end = std::min(to, start + std::min(longest, panel->rows()));
-        each_run(v, start, end, end, false, [&](index row, index n, const auto& offset) {
+        end = std::min(to, start + std::min(longest, panel->rows() / n));
+        const auto each_piece = [&](bool as_one, const auto& g) { each_run(v, start * n, end * n, end * n, as_one, g); };
+        const auto in_panel = [&](int array, index row) {
+            return Matrix<S>{panel->row(array, (row - start) * n), panel->stride() * n};
+        };
+        const auto readable = [](const Matrix<S>& m) { return Matrix<const S>{m.at, m.stride}; };
+        each_piece(false, [&](index row, index run, const auto& offset) {
             const auto bring = [&](int array, const S* from, int operand) {
                 const index(&stride)[3] = v.stride[operand];
-                if (from) panel->fill(array, row - start, from + offset(operand), stride[1], stride[2], n, v.size[2]);
+                if (from) panel->fill(array, row - start * n, from + offset(operand), stride[1], stride[2], run, cols);
             };
             bring(0, p.x, 0);
             bring(1, p.residual, 2);
         });
-        each_run(v, start, end, end, even, [&](index row, index n, const auto& offset) {
-            const auto in_panel = [&](int array) {
-                return Matrix<const S>{panel->row(array, row - start), panel->stride()};
-            };
-            f(Run<S>{row, n, in_panel(0), in_panel(1), lie(p.y, 1, offset), lie(p.sum, 3, offset)});
+        if (!back) {
+            each_piece(even, [&](index piece, index run, const auto& offset) {
+                const index row = piece / n;
+                Matrix<S> y = lie(p.y, 1, offset), sum = lie(p.sum, 3, offset);
+                y.stride *= n;
+                f(Run<S>{row, run / n, readable(in_panel(0, row)), readable(in_panel(1, row)), y, sum});
+            });
+            continue;
+        }
+        f(Run<S>{start, end - start, readable(in_panel(0, start)), readable(in_panel(1, start)), in_panel(0, start), {}});
+        each_piece(false, [&](index piece, index run, const auto& offset) {
+            const index(&stride)[3] = v.stride[1];
+            panel->empty(0, piece - start * n, p.y + offset(1), stride[1], stride[2], run, cols);
         });
     }
 }
@@ -102,7 +122,7 @@ void each_run(const Rows<S>& p, index from, index to, index longest, const Panel
 template <class S>
 void norm_rows(const Rows<S>& p, const RowAffine<Arith<S>>& given, const Kernels<S>& k, index from, index to, bool stream,
                bool beyond, bool far, bool across, const Panel<S>* panel, Arith<S>* held) {
-    const index cols = p.view.size[2], ahead = rows_ahead(stream ? SENT_FAR : SENT_NEAR, cols, sizeof(S));
+    const index cols = p.cols(), ahead = rows_ahead(stream ? SENT_FAR : SENT_NEAR, cols, sizeof(S));
     const bool segments = given.segment > 1 && (given.weight || given.bias);
     const auto norm = p.residual ? k.rows_add_norm : segments ? k.rows_norm_segments : k.rows_norm;
     each_run(p, from, to, to - from, panel, [&](const Run<S>& run) {
@@ -135,7 +155,7 @@ void norm_rows(const Rows<S>& p, const RowAffine<Arith<S>>& given, const Kernels
 
 template <class S>
 void moments_of_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to, bool beyond, const Panel<S>* panel) {
-    const index cols = p.view.size[2];
+    const index cols = p.cols();
     const double of_count = 1.0 / double(cols);
     each_run(p, from, to, STRIP, panel, [&](const Run<S>& run) {
         double *mean = p.moments.mean + run.first, *low = p.moments.low + run.first, *m2 = p.moments.m2 + run.first;
@@ -155,7 +175,7 @@ void moments_of_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to
 // How many elements of weight, and of bias, all rows together use.
 template <class S>
 index affine_size(const Rows<S>& p) {
-    return p.affine.period * (p.view.size[2] / p.affine.segment);
+    return p.affine.period * (p.cols() / p.affine.segment);
 }
 
 // Whether rows of y are short. (Of sums, only such as are half as long: there are as many stores again. Of those that are
@@ -164,7 +184,7 @@ template <class S>
 bool writes_across(const Rows<S>& p, bool stream) {
     constexpr bool HALF = sizeof(S) == 2;
     constexpr index LINE = Scratch::LINE;
-    const index bytes = p.view.size[2] * index(sizeof(S));
+    const index bytes = p.cols() * index(sizeof(S));
     if (stream) {
         const bool whole = bytes % LINE == 0 && line_of(p.y) == p.y;
         return sizeof(Arith<S>) == 4 && !whole && p.view.stride[1][1] == p.view.size[2] &&
@@ -187,7 +207,7 @@ class Parameters {
         const index n = affine_size(p);
         const Beside<T> beside(across ? line_of(p.y) : p.y, n);
         const bool apart = (affine.weight && !beside.fits(affine.weight)) || (affine.bias && !beside.fits(affine.bias));
-        const bool many = p.view.size[0] * p.view.size[1] >= MANY * affine.period && affine.segment == 1;
+        const bool many = p.rows() >= MANY * affine.period && affine.segment == 1;
         const bool alike = !HALF || across || p.view.stride[1][1] * index(sizeof(S)) % index(Scratch::LINE) == 0;
         if (!(affine.bias && !affine.weight) && !(affine.weight && many && apart && alike)) return;
         scratch_.emplace(2 * beside.bytes());
@@ -212,22 +232,24 @@ class Parameters {
 template <class S>
 void solve(const Rows<S>& p) {
     const Kernels<S>& k = kernels<S>();
-    const index rows = p.view.size[0] * p.view.size[1];
+    const index rows = p.rows(), cols = p.cols();
     const index bytes = p.view.elements() * index(sizeof(S)) * (p.residual ? 4 : p.y ? 2 : 1);
     const int threads = static_cast<int>(std::min<index>(threads_for(bytes), rows));
     // (Small first caches are known from a Zen 4, whose vectors take two turns each: rows compute for longer than a copy.)
     const bool computes = !roomy_first_cache || sizeof(S) != sizeof(Arith<S>);
     const auto goes_past = [&](const S* to) { return streams(p.x, to, bytes, threads, computes); };
-    const bool stream = p.y && goes_past(p.y) && (!p.sum || (goes_past(p.sum) && p.sum != p.residual));
+    const bool back = results_apart(p);
+    const bool stream = p.y && !back && goes_past(p.y) && (!p.sum || (goes_past(p.sum) && p.sum != p.residual));
     const bool beyond = beyond_nearer_caches(bytes);
     const bool across = writes_across(p, stream);
     const Parameters<S> parameters(p, across);
     // For each thread, what it brings side by side, and a row of sums, which are not to be read where they are streamed to.
     // (They are written at the same time, and so at the same place in a page: what is read has the rest of it.)
-    const bool apart = elements_apart(p), brings = apart || short_runs(p, beyond);
-    const index cols = p.view.size[2];
+    const bool apart = back || elements_apart(p), brings = apart || p.pieces > 1 || short_runs(p, beyond);
     std::optional<Panel<S>> panel;
-    if (brings) panel.emplace(cols, ceil_div(rows, threads), !apart, p.residual ? 2 : 1, room_for<S>(cols));
+    if (brings)
+        panel.emplace(p.view.size[2], ceil_div(rows, threads) * p.pieces, !apart || p.pieces > 1, p.residual ? 2 : 1,
+                      room_for<S>(p.view.size[2]), p.pieces);
     const Beside<Arith<S>> row(p.sum, cols);
     const std::size_t room = brings ? panel->bytes() : 0, each = room + (p.residual && stream ? row.bytes() : 0);
     std::optional<Scratch> scratch;

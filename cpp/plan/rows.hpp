@@ -15,6 +15,7 @@ struct MomentsOut {
 template <class S>
 struct Rows {
     View view;
+    index pieces = 1;   // so many of the view's rows follow each other as one: the channels of a group
     const S* x = nullptr;
     S* y = nullptr;
     RowAffine<Arith<S>> affine = {nullptr, nullptr, 1, 1, 0};
@@ -25,6 +26,9 @@ struct Rows {
     // As operands 2 and 3 of the view: what is added to x first, and where the sum goes. Both or neither.
     const S* residual = nullptr;
     S* sum = nullptr;
+
+    index rows() const { return view.size[0] * view.size[1] / pieces; }
+    index cols() const { return view.size[2] * pieces; }
 };
 
 template <class S>

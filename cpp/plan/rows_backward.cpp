@@ -80,7 +80,7 @@ void add_block(const RowGradients<S>& p, const Sums<Arith<S>>& sums, index block
         kernels<S>().rows_backward({x.at, dy.at, dx.at, run, cols, x.stride, dy.stride, dx.stride, p.weight, p.how,
                                     sums.dweight(block), sums.dbias(block), way.stream, way.far,
                                     rows_ahead(SENT_FAR, cols, sizeof(S)), p.centered});
-        if (apart(p, 1)) panel.empty(0, p.dx + begin(1), v.stride[1][across(p)], run, cols);
+        if (apart(p, 1)) panel.empty(0, 0, p.dx + begin(1), 1, v.stride[1][across(p)], run, cols);
         row += run;
     }
 }

@@ -6,6 +6,7 @@
 // it takes for each element to be where it belongs (Eklundh 1972). Bits are moved, whatever they mean.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -59,8 +60,9 @@ struct Matrix {
 
 // far is rows x cols, and near its columns x rows. What is near lies in a cache, so the way goes along the rows of far: no
 // stream that a processor's own prefetcher follows. So they are sent for, early into the second cache; behind the last of
-// them come the next columns of the first. And so are the lines of near, which are soon read or written by pieces.
-template <bool IN, class Far, class Near>
+// them come the next columns of the first, unless it GOES_ON with more rows. And so are the lines of near, which are soon
+// read or written by pieces.
+template <bool IN, bool GOES_ON = false, class Far, class Near>
 void turn_squares(Matrix<Far> far, Matrix<Near> near, index rows, index cols) {
     using Squares = Square<sizeof(Near)>;
     constexpr index SIDE = Squares::SIDE, LINE = 64 / index(sizeof(Near)), SQUARES = LINE / SIDE, EARLY = 8 * SIDE;
@@ -77,7 +79,8 @@ void turn_squares(Matrix<Far> far, Matrix<Near> near, index rows, index cols) {
     for (; i + SIDE <= rows; i += SIDE) {
         Far* there = far.at + i * far.stride;
         Near* here = near.at + i;
-        const Far* early = there + (i + EARLY < rows ? EARLY * far.stride : (EARLY - rows) * far.stride + cols);
+        const bool more = GOES_ON || i + EARLY < rows;
+        const Far* early = there + (more ? EARLY * far.stride : (EARLY - rows) * far.stride + cols);
         const Near* beside = near.at + i / SIDE % SQUARES * SIDE * near.stride + (i / LINE + 1) * LINE;
         const auto square = [=](index j) {
             constexpr index SIZE = index(sizeof(Near));
@@ -101,6 +104,40 @@ void turn_squares(Matrix<Far> far, Matrix<Near> near, index rows, index cols) {
     }
     for (; i < rows; ++i)
         for (index j = 0; j < cols; ++j) one(i, j);
+}
+
+// The same, whose near rows may lie so far apart that the first cache has no places for a line of each: they go by way of a
+// tile, and whole lines from there, or to there.
+template <bool IN, class Far, class Near>
+void turn(Matrix<Far> far, Matrix<Near> near, index rows, index cols) {
+    using E = std::remove_const_t<Near>;
+    constexpr index SIZE = index(sizeof(E)), LINE = 64 / SIZE, WAYS = 8, WAY = 4 << 10;   // bytes of a way
+    constexpr index HIGH = 128, TILE = 32, WIDE = 8 * LINE;   // rows of near, and how much of each
+    const index apart = near.stride * SIZE, places = WAYS * WAY / (apart & -apart);
+    const auto part = [&](index row, index col) { return Matrix<Far>{far.at + row * far.stride + col, far.stride}; };
+    if (std::min(cols, HIGH) <= places) {
+        for (index col = 0; col < cols; col += HIGH)
+            turn_squares<IN>(part(0, col), Matrix<Near>{near.at + col * near.stride, near.stride}, rows,
+                             std::min(HIGH, cols - col));
+        return;
+    }
+    alignas(64) E memory[TILE * (WIDE + LINE)];
+    const Matrix<E> tile = {memory, WIDE + LINE};
+    for (index col = 0; col < cols; col += TILE)
+        for (index row = 0; row < rows; row += WIDE) {
+            const index high = std::min(TILE, cols - col), wide = std::min(WIDE, rows - row);
+            const auto each = [&](const auto& move) {
+                for (index i = 0; i < high; ++i) move(near.at + (col + i) * near.stride + row, tile.at + i * tile.stride);
+            };
+            const auto size = std::size_t(wide) * sizeof(E);
+            if constexpr (IN) {
+                turn_squares<IN, true>(part(row, col), tile, wide, high);
+                each([=](E* there, const E* here) { std::memcpy(there, here, size); });
+            } else {
+                each([=](const E* there, E* here) { std::memcpy(here, there, size); });
+                turn_squares<IN, true>(part(row, col), tile, wide, high);
+            }
+        }
 }
 
 }   // namespace onepass
