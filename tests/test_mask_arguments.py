@@ -150,6 +150,16 @@ def test_empty(shape, dtype):
         assert np.isnan(rstd).all()
 
 
+def test_a_mask_without_dimensions(dtype):
+    """That of a single sample of channels alone."""
+    x = np.arange(5, dtype=dtype)
+    for valid in (True, False):
+        got = op.batch_norm(x, training=True, axis=0, mask=np.array(valid), return_stats=True)
+        want = op.batch_norm(x[None], training=True, axis=-1, mask=np.array([valid]), return_stats=True)
+        for a, b in zip(got, want, strict=True):
+            assert np.array_equal(a, b.reshape(a.shape), equal_nan=True)
+
+
 def test_any_byte_of_a_mask_that_is_not_0_is_true(dtype):
     """np.bool_ holds 0 or 1, but a view of other bytes may hold more."""
     for norm in SOME:

@@ -134,7 +134,8 @@ py::object input_bool(const char* name, py::handle object) {
         throw py::type_error(std::string(name) + " has dtype " + std::string(py::str(py::handle(proxy->descr))) +
                              "; expected bool");
     // Any byte but 0 is true: not all that call themselves bool were made by NumPy.
-    return numpy().attr("not_equal")(array.attr("view")("uint8"), 0);
+    // (Of an array without dimensions NumPy makes a number.)
+    return numpy().attr("asarray")(numpy().attr("not_equal")(array.attr("view")("uint8"), 0));
 }
 
 Array optional_input(const char* name, py::handle object) { return object.is_none() ? Array{} : input(name, object); }
