@@ -49,6 +49,8 @@ VIEWS = {
     "every second place": (values(4, 6, 7, 14), lambda a: a[..., ::2], 1),
     "places backwards": (values(4, 6, 7, 9), lambda a: a[:, :, ::-1, ::-1], 1),
     "samples last": (values(6, 9, 13, 20), lambda a: np.moveaxis(a, -1, 0), 1),
+    "samples last, without images": (values(96, 40), lambda a: a.T[:, None], -1),
+    "every second channel last, without images": (values(40, 96), lambda a: a[:, None, ::2], -1),
 }
 
 

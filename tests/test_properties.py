@@ -36,7 +36,9 @@ def chosen(draw, name, long_groups=False, rows=False):
     Groups of at least 8 elements (where few might count, or sums cancel), or axis 0 left to the rows, where asked for.
     """
     row = calls.CALLS[name]
-    extents = st.one_of(st.integers(1, 9), st.integers(10, 70), st.sampled_from([127, 128, 129, 500]))
+    extents = st.one_of(
+        st.just(1), st.integers(1, 9), st.integers(10, 70), st.sampled_from([127, 128, 129, 500])
+    )
     least = max(row.least_ndim, 1 + rows, 3 if long_groups and row.axis == "samples" else 1)
     shape = draw(st.lists(extents, min_size=least, max_size=4).filter(lambda s: math.prod(s) <= 4000))
     first = 1 if rows or row.axis == "samples" else 0

@@ -105,7 +105,7 @@ RowGradients<S> rows_of(const Cells<S>& p) {
     const Lie lies[] = {p.x_lies, p.y_lies, p.dy_lies};
     for (int k = 0; k < 3; ++k) {
         rows.view.stride[k][1] = lies[k].sample;
-        rows.view.stride[k][2] = 1;
+        rows.view.stride[k][2] = p.channels_last ? lies[k].element : lies[k].row;
     }
     rows.groups = p.channels / p.members;
     rows.x = p.x;

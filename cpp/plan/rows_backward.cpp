@@ -89,7 +89,11 @@ void add_block(const RowGradients<S>& p, const Sums<Arith<S>>& sums, index block
 template <class S>
 RowGradients<S> of_group(const RowGradients<S>& p, index group) {
     RowGradients<S> other = p;
-    go_on(group * p.view.size[2], other.x, other.dy, other.dx, other.weight, other.dweight, other.dbias);
+    const index first = group * p.view.size[2];
+    go_on(first * p.view.stride[0][2], other.x);
+    go_on(first * p.view.stride[1][2], other.dx);
+    go_on(first * p.view.stride[2][2], other.dy);
+    go_on(first, other.weight, other.dweight, other.dbias);
     return other;
 }
 
