@@ -63,6 +63,10 @@ def test_columns(name, large, dtype, threads):
         lambda a, out: op.standardize(a, axis=others, out=out),
         lambda a, out: op.min_max_scale(a, axis=others, out=out),
         lambda a, out: op.min_max_scale(a, axis=axis, out=out),
+        lambda a, out: op.layer_norm(a, weight, bias, axis=axis, out=out, return_stats=True),
+        lambda a, out: op.layer_norm(a, bias=bias, axis=axis, out=out),
+        lambda a, out: op.layer_norm(a, axis=axis, out=out),
+        lambda a, out: op.rms_norm(a, weight, axis=axis, out=out),
     ]
     with op.num_threads(threads):
         got, want = op.moments(x, axis=others), op.moments(dense, axis=others)

@@ -13,8 +13,9 @@ bool written(int operand) { return operand % 2 == 1; }
 View view_of(const Array* arrays, int count, const bool* reduced, Wanted wanted, Reads reads) {
     Operands operands;
     bool aligned = true;
-    operands.loose_columns = reads == Reads::loose || reads == Reads::turned;
-    operands.turned = reads == Reads::turned;
+    operands.turned = reads == Reads::turned || reads == Reads::all;
+    const bool loose_columns = reads == Reads::loose || operands.turned;
+    const bool loose_results = reads == Reads::all_rows || reads == Reads::all;
     operands.ndim = arrays[0].ndim;
     operands.shape = arrays[0].shape;
     operands.count = count;
@@ -22,7 +23,8 @@ View view_of(const Array* arrays, int count, const bool* reduced, Wanted wanted,
         aligned = aligned && arrays[i].aligned();
         operands.strides[i] = arrays[i].strides;
         operands.itemsize[i] = size_of(arrays[i].dtype);
-        operands.loose[i] = reads == Reads::all_rows || (reads != Reads::dense && !written(i));
+        operands.loose[i] = written(i) ? loose_results : reads != Reads::dense;
+        operands.loose_columns[i] = loose_columns && !written(i);
     }
     View view = canonical(operands, reduced);
     if (view.kind == Kind::columns && view.size[1] == 1 && wanted == Wanted::rows) {   // groups of one element

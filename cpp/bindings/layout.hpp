@@ -10,8 +10,8 @@ namespace onepass {
 // The kinds of view that a function can use. Whatever has none of them is moved, so that groups are rows.
 enum class Wanted { rows, rows_and_columns, all };
 // Whether rows that are read may be loose (view.hpp), and rows that are written; or what is read of columns and blocks as
-// well, and whether results may lie turned there, if it does.
-enum class Reads { dense, loose_rows, all_rows, loose, turned };
+// well, and whether results may lie turned there, if it does; or all of these.
+enum class Reads { dense, loose_rows, all_rows, loose, turned, all };
 
 // The arrays as the plan sees them, which must outlive this; operands 0 and 2 are read, 1 and 3 written. finish() brings a
 // result to where the caller wanted it. The view's kind depends on shape and axes alone; moved groups stand in the same

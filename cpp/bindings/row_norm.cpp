@@ -107,7 +107,7 @@ py::object row_norm(const RowNorm& call) {
         const Array w = in_arithmetic(weight, x.dtype), b = in_arithmetic(bias, x.dtype);
         const Array operands[] = {x, out, residual, sum}, of_sum[] = {sum, out};
         // Only rows are added and normalized in one go; for columns, whose bits are their own, the sum comes first.
-        const Layout plain(operands, 2, reduced, Wanted::rows_and_columns, adds ? Reads::loose_rows : Reads::all_rows);
+        const Layout plain(operands, 2, reduced, Wanted::rows_and_columns, adds ? Reads::loose_rows : Reads::all);
         const bool fused = adds && plain.view.kind == Kind::rows;
         if (adds && !fused) {
             const Flags flags;
@@ -117,7 +117,7 @@ py::object row_norm(const RowNorm& call) {
         if (fused) {
             added.emplace(operands, 4, reduced, Wanted::rows, Reads::loose_rows);
         } else if (adds) {
-            added.emplace(of_sum, 2, reduced, Wanted::rows_and_columns, Reads::all_rows);
+            added.emplace(of_sum, 2, reduced, Wanted::rows_and_columns, Reads::all);
         }
         const Layout& at = added ? *added : plain;
         visit(x.dtype, [&](auto* type) {

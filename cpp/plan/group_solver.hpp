@@ -2,7 +2,7 @@
 //
 // Where elements of x lie apart, some at a time are brought side by side (panel.hpp). Where those of y do, too, columns
 // that lie end to end are written as rows, and rows beside each other as columns: what is written has the same bits either
-// way.
+// way. But columns whose rows have weights are written over what was brought, and from there to where they belong.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +19,7 @@ namespace onepass {
 template <class S>
 Groups<S> as_written(const Groups<S>& p) {
     Groups<S> w = p;
-    if (p.y_element == 1) return w;
+    if (p.y_element == 1 || p.row_weight) return w;
     w.x_element = w.y_element = 1;
     w.by_rows = p.span == 1;
     if (w.by_rows) {
@@ -253,8 +253,11 @@ class Solver {
             const index n = std::min(block, rows - row);
             const Matrix<const S> x = brought_(team, x_ + row * folds * w.x_row + from * w.x_element, w.x_row, n * folds,
                                                folds > 1 ? width_ : to - from);
-            k.columns_apply({x.at, y_ + row * folds * w.y_row + from, n, to - from, folds * x.stride, folds * w.y_row, here,
-                             stream_, apart});
+            S* y = y_ + row * folds * w.y_row + from * w.y_element;
+            const bool back = w.y_element != 1;
+            const Matrix<S> written = back ? Matrix<S>{const_cast<S*>(x.at), x.stride} : Matrix<S>{y, folds * w.y_row};
+            k.columns_apply({x.at, written.at, n, to - from, folds * x.stride, written.stride, here, stream_, apart});
+            if (back) turn<false>(Matrix<S>{y, w.y_element}, written, to - from, n);
         });
         if (rest && team.id == 0) {
             const Matrix<const S> x = brought_(team, x_ + rows * folds * w.x_row, w.x_row, rest, width_);

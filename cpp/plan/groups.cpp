@@ -46,7 +46,7 @@ void solve(const Groups<S>& given) {
     const Kernels<S>& k = kernels<S>();
     const index each = p.rows * p.groups * p.span * index(sizeof(S)) * (p.y ? 2 : 1), bytes = each * p.problems;
     const int threads = threads_for(bytes, !p.given_mean && p.problems == 1);
-    const bool stream = p.y && streams(given.x, p.y, bytes, threads);
+    const bool stream = p.y && written.y_element == 1 && streams(given.x, p.y, bytes, threads);
     // Many problems: each thread solves whole ones. Few: all threads solve each together.
     const bool whole = p.problems >= threads;
     const int teams = whole ? threads : 1;

@@ -13,12 +13,10 @@ struct Dim {
 };
 
 // Whether short spans, which will be seen as columns, lie densely enough for it, or are brought so.
-bool as_columns_fit(const View& view, const Operands& arrays) {
+bool as_columns_fit(const View& view, int operands) {
     if (view.kind != Kind::blocks || view.size[2] >= LONG_SPAN) return true;
-    for (int k = 0; k < arrays.count; ++k) {
-        const bool brought = arrays.loose_columns && view.stride[k][2] != 1;
-        if (!brought && view.stride[k][1] != view.size[2]) return false;
-    }
+    for (int k = 0; k < operands; ++k)
+        if (view.stride[k][2] == 1 && view.stride[k][1] != view.size[2]) return false;
     return true;
 }
 
@@ -80,7 +78,7 @@ View canonical(const Operands& arrays, const bool* reduced) {
     bool turned = arrays.turned && !of_rows;
     for (int k = 0; k < arrays.count; ++k) turned = turned && lie_turned(view, k, dims[n - 1].reduced);
     for (int k = 0; k < arrays.count; ++k) {
-        const bool may = turned || (arrays.loose[k] && (of_rows || arrays.loose_columns));
+        const bool may = turned || (of_rows ? arrays.loose[k] : arrays.loose_columns[k]);
         if (view.stride[k][2] != 1 && !(may && near(view.stride[k][1], view.stride[k][2]))) return view;
     }
     const bool last = dims[n - 1].reduced, middle = n > 1 && dims[n - 2].reduced, first = n > 2 && dims[n - 3].reduced;
@@ -88,7 +86,7 @@ View canonical(const Operands& arrays, const bool* reduced) {
         view.kind = !first ? Kind::columns : Kind::none;   // middle is reduced: see above
     else if (!middle)
         view.kind = first ? Kind::blocks : Kind::rows;
-    if (!as_columns_fit(view, arrays)) view.kind = Kind::none;
+    if (!as_columns_fit(view, arrays.count)) view.kind = Kind::none;
     return view;
 }
 

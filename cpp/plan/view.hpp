@@ -67,9 +67,9 @@ struct Operands {
     int count = 0;                             // arrays of that shape
     const index* strides[MAX_OPERANDS] = {};   // bytes
     index itemsize[MAX_OPERANDS] = {};
-    bool loose[MAX_OPERANDS] = {};   // those of rows
-    bool loose_columns = false;      // and those of columns and blocks, too
-    bool turned = false;             // there all of them, if rows of all lie beside each other
+    bool loose[MAX_OPERANDS] = {};           // those of rows
+    bool loose_columns[MAX_OPERANDS] = {};   // and those of columns and blocks
+    bool turned = false;                     // there all of them, if rows of all lie beside each other
 };
 
 // Whether cache lines hold several elements of a row, or one of several rows: how far apart rows lie, and their elements.
