@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <limits>
+#include <numeric>
 
+#include "bindings/results.hpp"
 #include "dispatch/dispatch.hpp"
 #include "plan/move.hpp"
 
@@ -142,9 +145,10 @@ Array optional_input(const char* name, py::handle object) { return object.is_non
 
 namespace {
 
-// Takes the reference to descr.
-Array fresh(PyObject* descr, int ndim, const index* shape) {
+// Takes the reference to descr, which is of so many bytes.
+Array fresh(PyObject* descr, std::size_t size, int ndim, const index* shape) {
     auto& api = py::detail::npy_api::get();
+    const KeptResults kept(std::accumulate(shape, shape + ndim, size, std::multiplies<std::size_t>()));
     PyObject* made = api.PyArray_NewFromDescr_(api.PyArray_Type_, descr, ndim, shape, nullptr, nullptr, 0, nullptr);
     if (!made) throw py::error_already_set();
     return view_of("result", py::reinterpret_steal<py::object>(made));
@@ -154,11 +158,13 @@ Array fresh(PyObject* descr, int ndim, const index* shape) {
 
 Array fresh(Dtype dtype, int ndim, const index* shape) {
     const int number = dtype == Dtype::f32 ? NPY_FLOAT32 : dtype == Dtype::f64 ? NPY_FLOAT64 : NPY_FLOAT16;
-    return fresh(py::detail::npy_api::get().PyArray_DescrFromType_(number), ndim, shape);
+    PyObject* descr = py::detail::npy_api::get().PyArray_DescrFromType_(number);
+    return fresh(descr, std::size_t(size_of(dtype)), ndim, shape);
 }
 
 Array fresh(const Array& like, int ndim, const index* shape) {
-    return fresh(py::handle(py::detail::array_proxy(like.object.ptr())->descr).inc_ref().ptr(), ndim, shape);
+    PyObject* descr = py::handle(py::detail::array_proxy(like.object.ptr())->descr).inc_ref().ptr();
+    return fresh(descr, std::size_t(size_of(like.dtype)), ndim, shape);
 }
 
 Array fresh(const Array& like) { return fresh(like, like.ndim, like.shape); }

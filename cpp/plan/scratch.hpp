@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdlib>
 #include <memory>
 #include <new>
 #include <utility>
+
+#include "plan/kept.hpp"
+#include "plan/view.hpp"
 
 namespace onepass {
 
@@ -17,8 +19,8 @@ class Scratch {
     explicit Scratch(std::size_t bytes) : block_(std::move(kept())) {
         if (block_.bytes >= bytes) return;
         block_.base.reset();
-        block_.bytes = (bytes + LINE - 1) / LINE * LINE;
-        block_.base.reset(static_cast<char*>(std::aligned_alloc(LINE, block_.bytes)));
+        block_.bytes = bytes;
+        block_.base.reset(static_cast<char*>(take_memory(bytes)));
         if (!block_.base) throw std::bad_alloc();
     }
     ~Scratch() {
@@ -30,11 +32,11 @@ class Scratch {
     char* data() const { return block_.base.get(); }
 
   private:
-    struct Free {
-        void operator()(char* p) const { std::free(p); }
+    struct Give {
+        void operator()(char* p) const { give_memory(p); }
     };
     struct Block {
-        std::unique_ptr<char, Free> base;
+        std::unique_ptr<char, Give> base;
         std::size_t bytes = 0;
         Block() = default;
         Block(Block&& other) noexcept : base(std::move(other.base)), bytes(std::exchange(other.bytes, 0)) {}
