@@ -82,9 +82,9 @@ CellCall cells_of(const Array& x, const Array& dy, const Array& y, int axis, boo
     call.members = members;
     call.weighing.mask = mask.data;
     // Kernels need not have all side by side, but where they count on it; nor is all of an array always one part.
-    const bool parts = !(across && call.channels_last);
-    const bool dense = mask.data || (call.channels_last && folds_for(call.span, call.channels) > 1);
-    if (x.size == 0 || (dense && !parts)) {
+    const bool parts = !(across && call.channels_last), empty = x.size == 0;
+    const bool dense = mask.data || (!empty && call.channels_last && folds_for(call.span, call.channels) > 1);
+    if (empty || (dense && !parts)) {
         call.x = contiguous_copy(x);
         if (dy) call.dy = contiguous_copy(dy);
     } else {

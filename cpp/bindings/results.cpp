@@ -5,6 +5,8 @@
 #include <limits>
 #include <string_view>
 
+#include <pybind11/gil_safe_call_once.h>
+
 #include "plan/kept.hpp"
 
 namespace onepass {
@@ -41,18 +43,23 @@ void* take_other(void*, void* memory, std::size_t bytes) {
 Handler handler = {"onepass", 1, nullptr, take, take_zeros, take_other, give};
 constexpr const char* CAPSULE = "mem_handler";
 
-// NumPy's table of functions has no names.
-PyObject* set_handler(PyObject* to) {
+// What NumPy takes for it, and how: its table of functions has no names.
+struct Means {
+    PyObject* (*set)(PyObject*);   // gives the one before
+    PyObject* ours;
+};
+const Means& means() {
     constexpr int SET_HANDLER = 304;
-    static const auto function = [] {
-        const py::object api = py::detail::import_numpy_core_submodule("multiarray").attr("_ARRAY_API");
-        void** table = static_cast<void**>(PyCapsule_GetPointer(api.ptr(), nullptr));
-        if (!table) throw py::error_already_set();
-        return reinterpret_cast<PyObject* (*)(PyObject*)>(table[SET_HANDLER]);
-    }();
-    PyObject* before = function(to);
-    if (!before) throw py::error_already_set();
-    return before;
+    PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<Means> storage;
+    return storage
+        .call_once_and_store_result([] {
+            const py::object api = py::detail::import_numpy_core_submodule("multiarray").attr("_ARRAY_API");
+            void** table = static_cast<void**>(PyCapsule_GetPointer(api.ptr(), nullptr));
+            PyObject* ours = table ? PyCapsule_New(&handler, CAPSULE, nullptr) : nullptr;
+            if (!ours) throw py::error_already_set();
+            return Means{reinterpret_cast<PyObject* (*)(PyObject*)>(table[SET_HANDLER]), ours};
+        })
+        .get_stored();
 }
 
 bool is_numpys(PyObject* capsule) {
@@ -65,17 +72,16 @@ bool is_numpys(PyObject* capsule) {
 
 KeptResults::KeptResults(std::size_t bytes) {
     if (bytes < LEAST_KEPT || !keeps_memory()) return;
-    static PyObject* const ours = PyCapsule_New(&handler, CAPSULE, nullptr);
-    if (!ours) throw py::error_already_set();
-    before_ = set_handler(ours);
+    before_ = means().set(means().ours);
+    if (!before_) throw py::error_already_set();
     if (is_numpys(before_)) return;
-    Py_DECREF(set_handler(before_));
+    Py_XDECREF(means().set(before_));
     Py_CLEAR(before_);
 }
 
 KeptResults::~KeptResults() {
     if (!before_) return;
-    Py_XDECREF(set_handler(before_));
+    Py_XDECREF(means().set(before_));
     Py_DECREF(before_);
 }
 
