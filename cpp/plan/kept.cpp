@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <mutex>
 
+#include <pthread.h>
 #include <unistd.h>
 
 #if defined(__linux__)
@@ -129,9 +130,13 @@ class Kept {
     std::size_t bytes_[2] = {}, offered_ = 0, begun_ = 0;   // of small blocks and large ones, and of those offered
 };
 
-// For as long as the process: arrays may outlive everything else.
+// For as long as the process: arrays may outlive everything else. (A child of a fork finds it unlocked, whoever held it.)
 Kept& kept() {
-    static Kept& kept = *new Kept;
+    static Kept& kept = []() -> Kept& {
+        static Kept& made = *new Kept;
+        pthread_atfork([] { made.mutex.lock(); }, [] { made.mutex.unlock(); }, [] { made.mutex.unlock(); });
+        return made;
+    }();
     return kept;
 }
 
