@@ -9,7 +9,7 @@
 namespace onepass {
 
 // From so many bytes on; of fewer, the allocator keeps enough itself.
-constexpr std::size_t LEAST_KEPT = 128 << 10;
+constexpr std::size_t LEAST_KEPT = 64 << 10;
 
 // Whether anything is: not where ONEPASS_KEEP is 0.
 bool keeps_memory();
