@@ -8,8 +8,12 @@
 #include <pthread.h>
 #include <unistd.h>
 
-#if defined(__linux__)
+// What is large is mapped, and not the allocator's; but that is what AddressSanitizer watches.
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__)
+#define ONEPASS_MAPS 1
 #include <sys/mman.h>
+#else
+#define ONEPASS_MAPS 0
 #endif
 
 namespace onepass {
@@ -19,11 +23,6 @@ constexpr std::size_t LINE = 64, PAGE = 4096, HUGE_PAGE = 2 << 20;   // bytes
 constexpr std::size_t SMALL_KEPT = 16 << 20;                         // bytes of what is smaller than a huge page, at most
 constexpr std::size_t NOT_OFFERED = 64 << 20;                        // and of what is not
 constexpr int BLOCKS = 64;                                           // kept at most
-#if defined(__linux__)
-constexpr bool MAPS = true;   // what is large
-#else
-constexpr bool MAPS = false;
-#endif
 
 // Bytes that are kept at most, of what is large.
 std::size_t large_kept() {
@@ -42,14 +41,14 @@ struct Block {
     bool offered = false;    // to the system
 
     std::size_t room() const { return bytes - std::size_t(memory - start); }
-    bool large() const { return MAPS && bytes >= HUGE_PAGE; }
+    bool large() const { return ONEPASS_MAPS && bytes >= HUGE_PAGE; }
 };
 static_assert(sizeof(Block) <= LINE);
 Block& block_of(void* memory) { return *reinterpret_cast<Block*>(static_cast<char*>(memory) - LINE); }
 
 // Huge pages as far as they go; the rest are small, so that no more is taken than is written.
 char* map_large([[maybe_unused]] std::size_t bytes) {
-#if defined(__linux__)
+#if ONEPASS_MAPS
     void* found = mmap(nullptr, bytes + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (found == MAP_FAILED) return nullptr;
     char* start = static_cast<char*>(found);
@@ -64,7 +63,7 @@ char* map_large([[maybe_unused]] std::size_t bytes) {
 }
 
 void release(const Block& block) {
-#if defined(__linux__)
+#if ONEPASS_MAPS
     if (block.large()) {
         munmap(block.start, block.bytes);
         return;
@@ -76,7 +75,7 @@ void release(const Block& block) {
 // The system may take it back from now on. (Where it does not know how, it is kept all the same.)
 void offer(Block& block) {
     block.offered = true;
-#if defined(__linux__) && defined(MADV_FREE)
+#if ONEPASS_MAPS && defined(MADV_FREE)
     madvise(block.start, block.bytes / HUGE_PAGE * HUGE_PAGE, MADV_FREE);
 #endif
 }
