@@ -97,6 +97,29 @@ def test_in_new_memory():
     assert_same([out], [op.standardize(dense, axis=(0, 2, 3))], "out of range, channels last")
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("shape", [(50, 8), (3000, 600), (20000, 12)], ids=str)
+def test_windows_that_overlap(shape, threads):
+    """Both their rows and a row's elements lie beside each other, and are not ours to write, wherever results go."""
+    rows, cols = shape
+    held = values(rows + cols - 1).astype(np.float32)
+    before, weight = held.copy(), (1 + np.arange(rows) % 5).astype(np.float32)
+    x = np.lib.stride_tricks.sliding_window_view(held, cols)
+    calls = [
+        lambda a, out: op.layer_norm(a, weight, weight, axis=0, out=out),
+        lambda a, out: op.rms_norm(a, weight, axis=0, out=out),
+        lambda a, out: op.layer_norm(a, out=out),
+        lambda a, out: op.batch_norm(a, training=True, out=out),
+        lambda a, out: op.min_max_scale(a, out=out),
+    ]
+    with op.num_threads(threads):
+        for call in calls:
+            want = results(call, np.ascontiguousarray(x), None)
+            for out in (None, np.empty((cols, rows), np.float32).T, np.empty((rows, cols), np.float32)):
+                assert_same(results(call, x, out), want, str(shape))
+                assert np.array_equal(held, before)
+
+
 def test_running_statistics():
     """They are of the same elements, wherever those lie."""
     x = values(300, 40).astype(np.float32)

@@ -20,10 +20,10 @@ bool as_columns_fit(const View& view, int operands) {
     return true;
 }
 
-// Whether rows lie beside each other; and of blocks, all places behind each other.
+// Whether rows lie beside each other (and their elements do not); and of blocks, all places behind each other.
 bool lie_turned(const View& view, int k, bool blocks) {
     const index(&stride)[3] = view.stride[k];
-    return stride[1] == 1 && (!blocks || view.size[0] == 1 || stride[0] == view.size[2] * stride[2]);
+    return stride[1] == 1 && stride[2] != 1 && (!blocks || view.size[0] == 1 || stride[0] == view.size[2] * stride[2]);
 }
 
 }   // namespace
