@@ -19,17 +19,22 @@
 namespace onepass {
 namespace {
 
-constexpr std::size_t LINE = 64, PAGE = 4096, HUGE_PAGE = 2 << 20;   // bytes
-constexpr std::size_t SMALL_KEPT = 16 << 20;                         // bytes of what is smaller than a huge page, at most
-constexpr std::size_t NOT_OFFERED = 64 << 20;                        // and of what is not
-constexpr int BLOCKS = 64;                                           // kept at most
+constexpr std::size_t LINE = 64, HUGE_PAGE = 2 << 20;   // bytes
+constexpr std::size_t SMALL_KEPT = 16 << 20;            // bytes of what is smaller than a huge page, at most
+constexpr std::size_t NOT_OFFERED = 64 << 20;           // and of what is not
+constexpr int BLOCKS = 64;                              // kept at most
+
+std::size_t page() {
+    static const auto bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    return bytes;
+}
 
 // Bytes that are kept at most, of what is large.
 std::size_t large_kept() {
     static const std::size_t bytes = [] {
         if (const char* given = std::getenv("ONEPASS_KEEP")) return std::size_t(std::strtoull(given, nullptr, 10)) << 20;
-        const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-        return std::min(std::size_t(1) << 30, std::size_t(std::max(pages, 0L)) * std::size_t(page) / 16);
+        const long pages = sysconf(_SC_PHYS_PAGES);
+        return std::min(std::size_t(1) << 30, std::size_t(std::max(pages, 0L)) * page() / 16);
     }();
     return bytes;
 }
@@ -105,9 +110,9 @@ class Kept {
             offered_ += next.bytes;
         }
     }
-    // Where in its page the next one begins: a load that lies just before a pending store there waits for it, so not near
+    // Where in its 4 KiB the next one begins: a load that lies just before a pending store there waits for it, so not near
     // the beginning, where other allocators' large arrays lie, nor near the one before.
-    std::size_t begin() { return LINE + (1 + begun_++ % 3) * PAGE / 4; }
+    std::size_t begin() { return LINE + (1 + begun_++ % 3) * 1024; }
 
     std::mutex mutex;
 
@@ -152,7 +157,7 @@ void* take_memory(std::size_t bytes) noexcept {
         if (!kept().take(bytes, block)) begin = kept().begin();
     }
     if (begin != 0) {
-        const std::size_t unit = begin + bytes < HUGE_PAGE ? LINE : PAGE;
+        const std::size_t unit = begin + bytes < HUGE_PAGE ? LINE : page();
         block.bytes = (begin + bytes + unit - 1) / unit * unit;
         block.start = block.large() ? map_large(block.bytes) : static_cast<char*>(std::aligned_alloc(LINE, block.bytes));
         if (!block.start) return nullptr;
