@@ -21,10 +21,9 @@ Mask input_mask(py::handle object, int ndim, const index* shape, const char* wha
     if (!same)
         throw py::value_error("mask has shape " + shape_text(static_cast<int>(view.ndim()), view.shape()) + "; expected " +
                               shape_text(ndim, shape) + ", " + what);
-    const py::module_ numpy = py::module_::import("numpy");
-    mask.object = numpy.attr("ascontiguousarray")(array);
+    mask.object = numpy().attr("ascontiguousarray")(array);
     mask.data = static_cast<const std::uint8_t*>(py::reinterpret_borrow<py::array>(mask.object).data());
-    mask.valid = numpy.attr("count_nonzero")(mask.object).cast<index>();
+    mask.valid = numpy().attr("count_nonzero")(mask.object).cast<index>();
     return mask;
 }
 
@@ -81,16 +80,17 @@ CellCall cells_of(const Array& x, const Array& dy, const Array& y, int axis, boo
     call.across = across;
     call.members = members;
     call.weighing.mask = mask.data;
+    call.x = x;
+    call.dy = dy;
+    if (x.size == 0) return call;
     // Kernels need not have all side by side, but where they count on it; nor is all of an array always one part.
-    const bool parts = !(across && call.channels_last), empty = x.size == 0;
-    const bool dense = mask.data || (!empty && call.channels_last && folds_for(call.span, call.channels) > 1);
-    if (empty || (dense && !parts)) {
-        call.x = contiguous_copy(x);
-        if (dy) call.dy = contiguous_copy(dy);
-    } else {
-        call.x = as_it_lies(x, samples, rows, parts, call.x_lies);
-        if (dy) call.dy = as_it_lies(dy, samples, rows, parts, call.dy_lies);
-    }
+    const bool parts = !(across && call.channels_last);
+    const bool dense = mask.data || (call.channels_last && folds_for(call.span, call.channels) > 1);
+    const auto as_read = [&](const Array& array, Lie& lies) {
+        return dense && !parts ? contiguous_copy(array) : as_it_lies(array, samples, rows, parts, lies);
+    };
+    call.x = as_read(x, call.x_lies);
+    if (dy) call.dy = as_read(dy, call.dy_lies);
     return call;
 }
 

@@ -40,7 +40,7 @@ void channels_first(const Problem& p) {
     const Array split[] = {reshaped(p.x, ndim, shape), reshaped(p.out, ndim, shape)}, whole[] = {p.x, p.out};
     // (Where all axes after the first two are reduced, of either.)
     const auto fits = [&](const Array& array) { return Layout::fits(array, reduced, Wanted::rows, Reads::all_rows); };
-    const bool pieces = p.spatial > 1 && !fits(split[0]) && fits(whole[0]);
+    const bool pieces = !p.x.contiguous() && p.spatial > 1 && !fits(split[0]) && fits(whole[0]);
     const Layout at(pieces ? whole : split, 2, reduced, Wanted::rows, Reads::all_rows);
     Rows<S> rows;
     rows.view = at.view;
@@ -107,9 +107,7 @@ Mask sample_mask(py::handle mask, const Array& x, int axis) {
 }
 
 // Channels are first or last; an axis in between moves to the front.
-Array channels_in_front(const Array& x, int axis) {
-    return input("array", py::module_::import("numpy").attr("moveaxis")(x.object, axis, 1));
-}
+Array channels_in_front(const Array& x, int axis) { return input("array", numpy().attr("moveaxis")(x.object, axis, 1)); }
 
 void masked(Problem& p, int axis, const Mask& mask) {
     const bool direct = p.out.contiguous() && p.out.aligned();

@@ -111,7 +111,7 @@ py::object row_norm(const RowNorm& call) {
         const bool fused = adds && plain.view.kind == Kind::rows;
         if (adds && !fused) {
             const Flags flags;
-            py::module_::import("numpy").attr("add")(x.object, residual.object, sum.object);
+            numpy().attr("add")(x.object, residual.object, sum.object);
         }
         std::optional<Layout> added;
         if (fused) {

@@ -31,19 +31,17 @@ index part_size(const Cells<S>& p, int threads, bool stream) {
         const index worth = threads == 1 ? LONG_PIECE : size < cache ? LONG_PIECE / 2 : 0;
         if (p.channels_last || size < cache / 2 || n * each > cache / 4 || span < worth) return all;
     }
-    return n < all ? ceil_div(all, ceil_div(all, n)) : all;
+    return even_part(all, n);
 }
 
 // And so is one that is brought side by side, for which no more memory is needed then than a thread keeps: how many of its
 // samples or channels. (Channels may lie beside each other: those of a cache line at least.)
 template <class S>
 index brought_size(const Cells<S>& p, bool of_channels, int arrays) {
-    constexpr index BROUGHT = 7 << 20, SUMS = 128, LINE = index(Scratch::LINE);   // bytes, those of a cell's sums with them
+    constexpr index BROUGHT = 7 << 20, SUMS = 128;   // bytes, those of a cell's sums with them
     const index cell = p.span * index(sizeof(S)) * arrays + SUMS;
     const index all = of_channels ? p.channels : p.samples, each = cell * (of_channels ? p.samples : p.channels);
-    const index step = of_channels ? ceil_div(LINE / index(sizeof(S)), p.members) * p.members : 1;
-    const index n = std::max(BROUGHT / each / step, index(1)) * step;
-    return std::min(ceil_div(ceil_div(all, ceil_div(all, n)), step) * step, all);
+    return even_part(all, BROUGHT / each, of_channels ? lines_of<S>(p.members) : 1);
 }
 
 // n samples, or n channels of groups that reach across samples, or of one sample, from `first` on.

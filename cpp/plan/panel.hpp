@@ -28,6 +28,12 @@ bool brought_end_to_end(index cols) {
     return cols * index(sizeof(S)) < 512;
 }
 
+// Rows that belong together, so many of them that what lies beside each other fills cache lines.
+template <class S>
+index lines_of(index together) {
+    return ceil_div(index(Scratch::LINE) / index(sizeof(S)), together) * together;
+}
+
 // `rows` rows of `cols` elements brought side by side, `stride` elements apart. There they lie `along` elements apart, and
 // the elements of each `across`.
 template <class S>
@@ -56,9 +62,7 @@ class Panel {
     // whole lines of what is turned, and `together` what belongs together.
     Panel(index cols, index rows, bool end_to_end, int arrays, index bytes, index together = 1)
         : arrays_(arrays), cols_(cols), stride_(end_to_end ? cols : apart<S>(cols)) {
-        const index step = ceil_div(LINE, together) * together;
-        const index held = std::max(bytes / (arrays * stride_ * SIZE) / step * step, step);
-        rows_ = std::min(rows, ceil_div(ceil_div(rows, ceil_div(rows, held)), step) * step);
+        rows_ = even_part(rows, bytes / (arrays * stride_ * SIZE), lines_of<S>(together));
     }
     std::size_t bytes() const {
         return std::size_t(ceil_div(arrays_ * rows_ * stride_ * SIZE, index(Scratch::LINE))) * Scratch::LINE;

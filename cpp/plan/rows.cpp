@@ -91,13 +91,12 @@ void each_run(const Rows<S>& p, index from, index to, index longest, const Panel
         end = std::min(to, start + std::min(longest, panel->rows() / n));
         const auto each_piece = [&](bool as_one, const auto& g) { each_run(v, start * n, end * n, end * n, as_one, g); };
         const auto in_panel = [&](int array, index row) {
-            return Matrix<S>{panel->row(array, (row - start) * n), panel->stride() * n};
+            return Matrix<const S>{panel->row(array, (row - start) * n), panel->stride() * n};
         };
-        const auto readable = [](const Matrix<S>& m) { return Matrix<const S>{m.at, m.stride}; };
-        each_piece(false, [&](index row, index run, const auto& offset) {
+        each_piece(false, [&](index piece, index run, const auto& offset) {
             const auto bring = [&](int array, const S* from, int operand) {
                 const index(&stride)[3] = v.stride[operand];
-                if (from) panel->fill(array, row - start * n, from + offset(operand), stride[1], stride[2], run, cols);
+                if (from) panel->fill(array, piece - start * n, from + offset(operand), stride[1], stride[2], run, cols);
             };
             bring(0, p.x, 0);
             bring(1, p.residual, 2);
@@ -107,11 +106,11 @@ void each_run(const Rows<S>& p, index from, index to, index longest, const Panel
                 const index row = piece / n;
                 Matrix<S> y = lie(p.y, 1, offset), sum = lie(p.sum, 3, offset);
                 y.stride *= n;
-                f(Run<S>{row, run / n, readable(in_panel(0, row)), readable(in_panel(1, row)), y, sum});
+                f(Run<S>{row, run / n, in_panel(0, row), in_panel(1, row), y, sum});
             });
             continue;
         }
-        f(Run<S>{start, end - start, readable(in_panel(0, start)), readable(in_panel(1, start)), in_panel(0, start), {}});
+        f(Run<S>{start, end - start, in_panel(0, start), {}, {panel->row(0, 0), panel->stride() * n}, {}});
         each_piece(false, [&](index piece, index run, const auto& offset) {
             const index(&stride)[3] = v.stride[1];
             panel->empty(0, piece - start * n, p.y + offset(1), stride[1], stride[2], run, cols);

@@ -20,6 +20,12 @@ using index = std::ptrdiff_t;
 
 inline constexpr index ceil_div(index a, index b) { return (a + b - 1) / b; }
 
+// How many of `all` things an even part has, of at most `held` if there is a choice: a multiple of `step`.
+inline constexpr index even_part(index all, index held, index step = 1) {
+    const index n = std::max(held / step * step, step);
+    return std::min(ceil_div(ceil_div(all, ceil_div(all, n)), step) * step, all);
+}
+
 constexpr int MAX_NDIM = 64;   // NumPy 2's own
 constexpr int MAX_OPERANDS = 4;
 constexpr int MAX_NESTED = 3;
