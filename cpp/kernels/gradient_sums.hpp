@@ -19,31 +19,44 @@ ONEPASS_INLINE bool narrow(const RowsBackward<S>& a) {
     return a.rows >= SIDE && (NATIVE > 16 || a.cols >= LANES<float>) && a.cols * index(sizeof(S)) <= most;
 }
 
-// Which readings send for a later row: both, where dx is streamed, if arithmetic does not take longer than memory. (Wide
-// rows leave little room in the first cache for what was sent for, so it had better come late.) Else the last one alone;
-// and where rows come from a cache and dx is streamed, the first sends for what it reads SOON, of which some is gone again.
-// (The last one alone for narrow rows as well, unless the first cache is small, and they are not of the NARROWEST.)
-// And none, if dx is not streamed, and rows lie end to end: the processor's own prefetcher does as well then. (But not for
-// RMS norm, which computes less.)
+// Which readings send for a later row: both, where dx is streamed, if arithmetic does not take longer than memory. Else the
+// last one alone; and where rows come from a cache and dx is streamed, the first sends for what it reads SOON, of which
+// some is gone again. (The last one alone for narrow rows as well, unless the first cache is small, and they are not of the
+// NARROWEST.) And none, if dx is not streamed, and rows lie end to end: the processor's own prefetcher does as well then.
+// (But not for RMS norm, which computes less.)
 enum class Sends { none, last, soon, both };
 template <class S>
-constexpr bool MAY_SEND = NATIVE == 64 || (NATIVE == 32 && sizeof(S) > 2);
+constexpr bool MAY_SEND = NATIVE > 16 || sizeof(S) > 2;
 template <class S>
-constexpr bool MAY_SEND_SOON = MAY_SEND<S> && sizeof(S) == 4;
+constexpr bool MAY_SEND_SOON = NATIVE > 16 && sizeof(S) == 4;
 constexpr index NARROWEST = 256;   // bytes
+
+// How many bytes a row has, at least, for which both send: as it was quicker. (Wide rows leave little room in the first
+// cache for what was sent for, so it had better come late. Narrow vectors send for each line several times.)
+template <class S>
+ONEPASS_INLINE index sent_by_both(const RowsBackward<S>& a) {
+    constexpr index KIB = 1 << 10, NEVER = PTRDIFF_MAX;
+    constexpr bool WIDE_VECTORS = NATIVE == 64, SLOW = NATIVE == 16 || (NATIVE == 32 && sizeof(S) == 2);
+    if (WIDE_VECTORS && a.far) return 0;
+    if (!roomy_first_cache && a.far) return SLOW ? 2 * KIB : 0;
+    if (!roomy_first_cache && a.centered && !SLOW && sizeof(S) > 2) return 4 * KIB;
+    return SLOW ? NEVER : WIDE_VECTORS || a.far ? 8 * KIB : 16 * KIB;
+}
 template <class S>
 ONEPASS_INLINE Sends who_sends(const RowsBackward<S>& a) {
-    const index least = (NATIVE == 64 ? 0 : 8 << 10) + (a.far ? 0 : 8 << 10), bytes = a.cols * index(sizeof(S));
-    if (narrow(a)) return MAY_SEND<S> && a.stream && !roomy_first_cache && bytes > NARROWEST ? Sends::both : Sends::last;
+    const index bytes = a.cols * index(sizeof(S));
+    if (narrow(a))
+        return NATIVE > 16 && MAY_SEND<S> && a.stream && !roomy_first_cache && bytes > NARROWEST ? Sends::both
+                                                                                                 : Sends::last;
     if (!a.stream) return a.centered && a.x_stride == a.cols && a.dy_stride == a.cols ? Sends::none : Sends::last;
-    return bytes >= least ? Sends::both : a.centered && !a.far ? Sends::soon : Sends::last;
+    return bytes >= sent_by_both(a) ? Sends::both : a.centered && !a.far ? Sends::soon : Sends::last;
 }
 
 // What the first reading of a row sends for, or the LAST. Where both send, each for all of a later row: what is sent for
 // while all places for what is underway are taken is lost, and the first is quicker than memory is. The last one sends for
 // all twice, or (in two steps) for what is three times as far; and the first for what it reads SOON, in wide rows. (In
 // others, for what it reads now: one loop for both.) Else the last one sends alone, but that the first may send SOON, in
-// its own row. (Rows of whole pages lie in few sets of the first cache: half as far, where both send.)
+// its own row. (Rows of whole pages lie in few sets of the first cache: half as far from memory, where both send.)
 template <Sends WHO, bool LAST, class S>
 ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
     if constexpr (WHO == Sends::soon && !LAST) {
@@ -52,7 +65,9 @@ ONEPASS_INLINE auto sent_for(const RowsBackward<S>& a, index row) {
     } else {
         constexpr bool BOTH = WHO == Sends::both;
         const bool pages = a.cols * index(sizeof(S)) % 4096 == 0;
-        const index ahead = narrow(a) && a.ahead < SIDE ? index(SIDE) : BOTH && pages ? (a.ahead + 1) / 2 : a.ahead;
+        const index ahead = narrow(a) && a.ahead < SIDE ? index(SIDE)
+                            : BOTH && a.far && pages    ? (a.ahead + 1) / 2
+                                                        : a.ahead;
         const index later = row + ahead * (BOTH && LAST && !roomy_first_cache ? 3 : 1);
         constexpr Way WAY = !BOTH ? Way::straight : LAST ? Way::twice : Way::both;
         const S *x = a.x + row * a.x_stride, *dy = a.dy + row * a.dy_stride;
