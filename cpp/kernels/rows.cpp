@@ -38,11 +38,12 @@ ONEPASS_INLINE bool bands(const RowsNorm<S>& a) {
     return MAY_BAND<FAR, S> && wide(a) && (!FAR || (a.far && !roomy_first_cache && a.y_stride % Edge<S>::LINE == 0));
 }
 
-// Whether moments send for what they read. Where loops have narrower vectors, and what they send for goes straight into the
-// first cache, that takes longer than it spares, but from memory.
+// Whether moments send for what they read, by themselves: from memory; else where the widest vectors send for each line but
+// once, or what they send for goes into the second cache.
 template <bool FAR, class S>
 ONEPASS_INLINE bool sends(const RowsNorm<S>& a) {
-    return NATIVE == 64 || !roomy_first_cache || (FAR && a.far);
+    if (!FAR) return NATIVE == 64 && a.beyond;
+    return NATIVE == 64 || !roomy_first_cache || a.far;
 }
 
 // Where rows come from, to be read twice each: from a cache; or, where results are streamed, from FAR away. Both readings
@@ -55,7 +56,7 @@ struct Reader {
     index ahead = a.x_stride * (bands<FAR>(a) && a.ahead < BAND<FAR> ? BAND<FAR> : a.ahead);
     ONEPASS_INLINE Line<Arith<S>> line(index row) const {
         if constexpr (!FAR)
-            if (a.beyond && sends<FAR>(a)) return row_line(a, sending<true>(source(row, 0, 0), whole(row)), row);
+            if (sends<FAR>(a)) return row_line(a, sending<true>(source(row, 0, 0), whole(row)), row);
         return row_line(a, source(row, 0, ahead), row);
     }
     ONEPASS_INLINE auto second(index row, index from = 0) const { return source(row, from, 2 * ahead); }
@@ -65,8 +66,8 @@ struct Reader {
         return all_of(later(row), a.x + row * a.x_stride + soon<S, WIDE_ROW>(a.cols, a.x_stride));
     }
     ONEPASS_INLINE const S* later(index row) const {
-        constexpr index AWAY = FAR ? BEHIND<S> : CLOSE_BEHIND<S>;
-        return a.x + row * a.x_stride + (a.x_stride == a.cols ? AWAY : a.ahead * a.x_stride);
+        const index away = FAR ? BEHIND<S> : roomy_first_cache ? CLOSE_BEHIND<S> : SOON<S>;
+        return a.x + row * a.x_stride + (a.x_stride == a.cols ? away : a.ahead * a.x_stride);
     }
     // What is sent for while all of a row is read.
     ONEPASS_INLINE static auto all_of(const S* later, const S* soon) {
@@ -202,6 +203,7 @@ ONEPASS_INLINE index narrow_row(const RowsNorm<S>& a) {   // bytes
     constexpr bool HALF = sizeof(S) == 2;
     if (NATIVE < 64) {
         if (FAR && !HALF && (NATIVE == 32 || (!a.centered && a.far))) return a.far ? (1 << 10) - 1 : 2 << 10;
+        if (NATIVE == 32 && !HALF && !roomy_first_cache) return 2 << 10;
         return (NATIVE == 32 && !HALF ? 6 << 10 : 8 << 10) - 1;
     }
     if (FAR && !roomy_first_cache) return HALF ? 640 : a.centered ? 416 : 256;
