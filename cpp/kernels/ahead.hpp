@@ -38,26 +38,45 @@ ONEPASS_INLINE void send_first(const void* line) {
     roomy_first_cache ? __builtin_prefetch(line, 0, FIRST) : __builtin_prefetch(line, 0, SECOND);
 #endif
 }
-// The same; straight, a line that comes SENT_SOON as well, so that each is sent for twice.
+// The same; straight, a line that comes SENT_SOON as well, so that each is sent for twice. In two steps the line behind it
+// is, if it is to be sent for AGAIN.
+template <bool AGAIN>
 ONEPASS_INLINE void send_twice(const void* line) {
     const char *first = static_cast<const char*>(line), *soon = first + SENT_SOON;
 #if defined(__x86_64__)
-    __asm__ volatile("cmpb $0, %0\n\tje 1f\n\tprefetcht0 %1\n\tprefetcht0 %2\n\tjmp 2f\n1:\tprefetcht1 %1\n2:"
-                     :
-                     : "qm"(roomy_first_cache), "m"(*first), "m"(*soon)
-                     : "cc");
+    if constexpr (AGAIN)
+        __asm__ volatile(
+            "cmpb $0, %0\n\tje 1f\n\tprefetcht0 %1\n\tprefetcht0 %2\n\tjmp 2f\n1:\tprefetcht1 %1\n\tprefetcht1 %3\n2:"
+            :
+            : "qm"(roomy_first_cache), "m"(*first), "m"(*soon), "m"(first[PACK])
+            : "cc");
+    else
+        __asm__ volatile("cmpb $0, %0\n\tje 1f\n\tprefetcht0 %1\n\tprefetcht0 %2\n\tjmp 2f\n1:\tprefetcht1 %1\n2:"
+                         :
+                         : "qm"(roomy_first_cache), "m"(*first), "m"(*soon)
+                         : "cc");
 #else
     send_first(first);
     if (roomy_first_cache) __builtin_prefetch(soon, 0, FIRST);
 #endif
 }
-// The way from memory of a line that comes later, or else its first step, and the second one of a line that comes SOON.
+// The way from memory of a line that comes later, or else its first step, once or AGAIN for the line behind it, and the
+// second one of a line that comes SOON.
+template <bool AGAIN = false>
 ONEPASS_INLINE void send_both(const void* later, const void* soon) {
 #if defined(__x86_64__)
-    __asm__ volatile("cmpb $0, %0\n\tje 1f\n\tprefetcht0 %1\n\tjmp 2f\n1:\tprefetcht1 %1\n\tprefetcht0 %2\n2:"
-                     :
-                     : "qm"(roomy_first_cache), "m"(*static_cast<const char*>(later)), "m"(*static_cast<const char*>(soon))
-                     : "cc");
+    const char *first = static_cast<const char*>(later), *second = static_cast<const char*>(soon);
+    if constexpr (AGAIN)
+        __asm__ volatile(
+            "cmpb $0, %0\n\tje 1f\n\tprefetcht0 %1\n\tjmp 2f\n1:\tprefetcht1 %1\n\tprefetcht1 %3\n\tprefetcht0 %2\n2:"
+            :
+            : "qm"(roomy_first_cache), "m"(*first), "m"(*second), "m"(first[PACK])
+            : "cc");
+    else
+        __asm__ volatile("cmpb $0, %0\n\tje 1f\n\tprefetcht0 %1\n\tjmp 2f\n1:\tprefetcht1 %1\n\tprefetcht0 %2\n2:"
+                         :
+                         : "qm"(roomy_first_cache), "m"(*first), "m"(*second)
+                         : "cc");
 #else
     send_first(later);
     if (!roomy_first_cache) __builtin_prefetch(soon, 0, FIRST);
@@ -159,10 +178,12 @@ ONEPASS_INLINE void send(const S* later, const S* soon, index n) {
 enum class Way { straight, half, twice, both };
 
 // What one of TIMES readings of rows sends for: its share of a later row in each of ARRAYS arrays (two at most), evenly
-// over the elements that it reads. (Vector by vector: all lines of a chunk or a burst together were slower.)
-template <class S, int TIMES, int ARRAYS, Way WAY>
+// over the elements that it reads. (Vector by vector: all lines of a chunk or a burst together were slower.) AGAIN: in two
+// steps each line twice, too; not for what takes longer to compute than to bring.
+template <class S, int TIMES, int ARRAYS, Way WAY, bool AGAIN = false>
 struct Shares {
     static constexpr index LINE = PACK / index(sizeof(S)) * TIMES;   // elements that are read while a line is sent for
+    static constexpr bool WHOLE_LINES = WIDTH<Arith<S>> * index(sizeof(S)) == PACK;   // (others send several times)
     const S* later[2];
     index first = 0;   // of the elements of the share
     const S* soon[2] = {};
@@ -174,9 +195,9 @@ struct Shares {
             if (WAY == Way::straight)
                 __builtin_prefetch(later[k] + share, 0, FIRST);
             else if (WAY == Way::both)
-                send_both(later[k] + share, soon[k] + i);
-            else if (WAY == Way::twice && WIDTH<Arith<S>> * index(sizeof(S)) == PACK)
-                send_twice(later[k] + share);
+                send_both<AGAIN && WHOLE_LINES>(later[k] + share, soon[k] + i);
+            else if (WAY == Way::twice && WHOLE_LINES)
+                send_twice<AGAIN>(later[k] + share);
             else
                 send_first(later[k] + share);
         }

@@ -51,7 +51,7 @@ void apply(Apply<S> a) {
             }
         write_row<T>(y, lead_of(y, line.mean, a.stream), a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge,
                      Nothing{},
-                     Shares<S, 1, 1, Way::both>{
+                     Shares<S, 1, 1, Way::both, true>{
                          {x + behind<S>(a.cols, a.x_stride)}, 0, {x + soon<S, WIDE_COLUMNS>(a.cols, a.x_stride)}});
     }
     if (a.stream) stream_fence();

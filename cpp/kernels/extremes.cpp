@@ -319,7 +319,7 @@ void scale_columns(Scale<S> a) {
         S* y = a.y + row * a.y_stride;
         write_row<T>(y, lead_of(y, of.min, a.stream), a.cols, source, value, a.stream, joined && row + 1 < a.rows, edge,
                      Nothing{},
-                     Shares<S, 1, 1, Way::both>{
+                     Shares<S, 1, 1, Way::both, true>{
                          {x + behind<S>(a.cols, a.x_stride)}, 0, {x + soon<S, WIDE_COLUMNS>(a.cols, a.x_stride)}});
     }
     if (a.stream) stream_fence();

@@ -91,7 +91,7 @@ void write_gradient(Gradient<S> a) {
                 ++row;
                 continue;
             }
-        const Shares<S, 1, SENT, Way::both> later = {{dy + dy_behind, x + x_behind}, 0, {dy + dy_soon, x + x_soon}};
+        const Shares<S, 1, SENT, Way::both, true> later = {{dy + dy_behind, x + x_behind}, 0, {dy + dy_soon, x + x_soon}};
         write_row<T>(dx, BY_ROW ? to_line(dx) : lead_of(dx, a.mean, a.stream), a.cols, source, value, a.stream,
                      joined && row + 1 < a.rows, edge, Nothing{}, later);
     }

@@ -46,6 +46,10 @@ ONEPASS_INLINE bool sends(const RowsNorm<S>& a) {
     return NATIVE == 64 || !roomy_first_cache || a.far;
 }
 
+// Whether what the second reading sends for is sent for AGAIN (ahead.hpp): with both parameters it computes too long.
+template <class Affine>
+constexpr bool AGAIN = !Affine::HAS_BIAS;
+
 // Where rows come from, to be read twice each: from a cache; or, where results are streamed, from FAR away. Both readings
 // send for all of a later row there, the second one twice as far: what is sent for while all places for what is underway
 // are taken is lost, and moments are taken quicker than memory is. From a cache that is shared the first sends for all of
@@ -59,7 +63,10 @@ struct Reader {
             if (sends<FAR>(a)) return row_line(a, sending<true>(source(row, 0, 0), whole(row)), row);
         return row_line(a, source(row, 0, ahead), row);
     }
-    ONEPASS_INLINE auto second(index row, index from = 0) const { return source(row, from, 2 * ahead); }
+    template <class Affine>
+    ONEPASS_INLINE auto second(index row, const Affine&, index from = 0) const {
+        return source<AGAIN<Affine>>(row, from, 2 * ahead);
+    }
 
     // (What lies between rows that lie apart is not sent for.)
     ONEPASS_INLINE auto whole(index row) const {
@@ -75,9 +82,10 @@ struct Reader {
     }
 
   private:
+    template <bool AGAIN = false>
     ONEPASS_INLINE auto source(index row, index from, index later) const {
         const S* x = a.x + row * a.x_stride;
-        return sending<FAR>(Plain<S>{x + from}, Shares<S, 1, 1, Way::twice>{{x + later}, from});
+        return sending<FAR>(Plain<S>{x + from}, Shares<S, 1, 1, Way::twice, AGAIN>{{x + later}, from});
     }
 };
 
@@ -125,8 +133,8 @@ __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index row, index 
             S* y = a.y + (row + i) * a.y_stride;
             const Shares<S, 1, 1, Way::straight> next = {
                 {i + 1 < rows ? y + a.y_stride + from : a.y + row * a.y_stride + to}};
-            apply_row(sending<SENT>(x.second(row + i, from), next), y + from, to - from, line[i], affine_at(from), FAR,
-                      false, edge);
+            apply_row(sending<SENT>(x.second(row + i, affine_at(from), from), next), y + from, to - from, line[i],
+                      affine_at(from), FAR, false, edge);
         }
     });
 }
@@ -159,7 +167,7 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
         if constexpr (KEEPS)
             return Plain<T>{kept[row % 2]};
         else
-            return sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::twice>{{later}});
+            return sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::twice, AGAIN<decltype(affine_of(row))>>{{later}});
     };
     Line<T> line = row_line<CENTERED>(a, Plain<S>{a.x}, 0);
     if constexpr (KEEPS)
@@ -274,8 +282,8 @@ ONEPASS_INLINE void norm(const RowsNorm<S>& a, const AffineAt& affine_at) {
     }
     for (; row < a.rows; ++row) {
         if (row != known) line = x.line(row);
-        apply_row(x.second(row), a.y + row * a.y_stride, a.cols, line, affine_of(row), FAR, joined && row + 1 < a.rows,
-                  edge);
+        apply_row(x.second(row, affine_of(row)), a.y + row * a.y_stride, a.cols, line, affine_of(row), FAR,
+                  joined && row + 1 < a.rows, edge);
     }
     if (FAR) stream_fence();
 }

@@ -23,11 +23,11 @@ struct ByRow {
     }
 };
 
-// (Sent for twice: moments are quicker than memory, so that some of what is sent for is lost.)
-template <bool FAR, class S>
+// (Sent for twice: moments are quicker than memory, so that some of what is sent for is lost. If not joined, AGAIN.)
+template <bool FAR, bool AGAIN = false, class S>
 ONEPASS_INLINE auto reading(const Plain<S>& x) {
     return sending<FAR>(
-        x, Shares<S, 1, 2, Way::both>{{x.x + BEHIND<S>, x.x + 2 * BEHIND<S>}, 0, {x.x + SOON<S>, x.x + SOON<S>}});
+        x, Shares<S, 1, 2, Way::both, AGAIN>{{x.x + BEHIND<S>, x.x + 2 * BEHIND<S>}, 0, {x.x + SOON<S>, x.x + SOON<S>}});
 }
 
 // Weight and bias of segment i of a row.
@@ -83,7 +83,7 @@ ONEPASS_INLINE void norm_segments(const RowsNorm<S>& a) {
         const index ahead = a.ahead * a.x_stride;
         const S *next = x + ahead, *farther = x + 2 * ahead;
         const auto first = sending<FAR>(
-            Plain<S>{x}, Shares<S, 1, 1, Way::both>{
+            Plain<S>{x}, Shares<S, 1, 1, Way::both, true>{
                              {roomy_first_cache ? next : farther}, 0, {x + soon<S, WIDE_ROW>(a.cols, a.x_stride)}});
         const Line<T> line = row_line<true>(a, first, row);
         for (index i = 0; i < segments; ++i) {
@@ -144,7 +144,7 @@ ONEPASS_INLINE void moments_of_rows(const RowsMoments<S>& a) {
         const Plain<S> x = {a.x + row * a.stride};
         put_moments(a, row,
                     ranged ? row_moments<true, T>(x, a.cols, a.range)
-                           : settled<true, T>(first_moments<true, T>(reading<FAR>(x), a.cols), x, a.cols, a.range));
+                           : settled<true, T>(first_moments<true, T>(reading<FAR, true>(x), a.cols), x, a.cols, a.range));
     }
 }
 
