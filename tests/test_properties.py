@@ -105,7 +105,7 @@ def test_the_formula(name, draw):
     assert not found, found
 
 
-# Beyond the 16 KiB up to which one thread does it all, and what lies otherwise is copied as a whole.
+# The larger ones are cut: for threads, and where rows are brought some at a time.
 sizes = st.sampled_from([4000, 4000, 60000])
 
 

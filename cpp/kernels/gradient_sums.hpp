@@ -45,9 +45,7 @@ ONEPASS_INLINE index sent_by_both(const RowsBackward<S>& a) {
 template <class S>
 ONEPASS_INLINE Sends who_sends(const RowsBackward<S>& a) {
     const index bytes = a.cols * index(sizeof(S));
-    if (narrow(a))
-        return NATIVE > 16 && MAY_SEND<S> && a.stream && !roomy_first_cache && bytes > NARROWEST ? Sends::both
-                                                                                                 : Sends::last;
+    if (narrow(a)) return NATIVE > 16 && a.stream && !roomy_first_cache && bytes > NARROWEST ? Sends::both : Sends::last;
     if (!a.stream) return a.centered && a.x_stride == a.cols && a.dy_stride == a.cols ? Sends::none : Sends::last;
     return bytes >= sent_by_both(a) ? Sends::both : a.centered && !a.far ? Sends::soon : Sends::last;
 }
