@@ -48,7 +48,7 @@ ONEPASS_INLINE bool sends(const RowsNorm<S>& a) {
 
 // Whether what the second reading sends for is sent for AGAIN (ahead.hpp): with both parameters it computes too long.
 template <class Affine>
-constexpr bool AGAIN = !Affine::HAS_BIAS;
+constexpr bool SENT_AGAIN = !Affine::HAS_BIAS;
 
 // Where rows come from, to be read twice each: from a cache; or, where results are streamed, from FAR away. Both readings
 // send for all of a later row there, the second one twice as far: what is sent for while all places for what is underway
@@ -65,7 +65,7 @@ struct Reader {
     }
     template <class Affine>
     ONEPASS_INLINE auto second(index row, const Affine&, index from = 0) const {
-        return source<AGAIN<Affine>>(row, from, 2 * ahead);
+        return source<SENT_AGAIN<Affine>>(row, from, 2 * ahead);
     }
 
     // (What lies between rows that lie apart is not sent for.)
@@ -167,7 +167,7 @@ __attribute__((noinline)) Line<Arith<S>> norm_interleaved(const RowsNorm<S>& a, 
         if constexpr (KEEPS)
             return Plain<T>{kept[row % 2]};
         else
-            return sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::twice, AGAIN<decltype(affine_of(row))>>{{later}});
+            return sending<FAR>(Plain<S>{x}, Shares<S, 1, 1, Way::twice, SENT_AGAIN<decltype(affine_of(row))>>{{later}});
     };
     Line<T> line = row_line<CENTERED>(a, Plain<S>{a.x}, 0);
     if constexpr (KEEPS)
