@@ -66,7 +66,7 @@ struct Offsets {
 // One chunk of all columns. The first sets the pivots, every further one is added to the sums, which stand where mean and
 // M2 will. What is sent for goes into CACHE: where that is the second one, each row sends for itself as well, shortly
 // before it is read, and from afar each line is sent for twice: where all places for what is underway are taken, sending is
-// in vain.
+// in vain. (AVX2 and the baseline do that only where nothing is left in a cache: each line is several vectors there.)
 template <bool WHOLE, bool OPENS, bool RANGED, bool CENTERED, int CACHE = SECOND, class S>
 ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows) {
     using T = Arith<S>;
@@ -74,12 +74,13 @@ ONEPASS_INLINE void chunk_of_columns(ColumnsMoments<S> a, index row, index rows)
     const Offsets offsets(row, rows, a.stride);
     const index* at = offsets.at;
     const Vec<T> one = hidden_one<T>();
+    const bool far = NATIVE == 64 ? a.mostly : a.far;
     Ahead<S, CHUNK * WIDTH<T>> ahead(a.x + (row + CHUNK) * a.stride, a.stride, a.cols);
     Ahead<S, CHUNK * WIDTH<T>> farther(a.x + (row + 2 * CHUNK) * a.stride, a.stride, a.cols);
     each_vector<T>(to_line(a.x), a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
         const S* x = a.x + j;
         if (WHOLE && a.beyond) ahead.template step<CACHE>();
-        if (WHOLE && CACHE == SECOND && a.far) {
+        if (WHOLE && CACHE == SECOND && far) {
             farther.template step<SECOND>();
 #pragma GCC unroll 8
             for (int i = 0; i < CHUNK; ++i) send_soon(x + at[i]);

@@ -152,7 +152,8 @@ struct ColumnsMoments {
     bool centered;
     const Arith<S>*before, *after;
     Arith<S>*pivot, *low, *m2;
-    bool beyond, far;   // as RowsNorm has them
+    bool beyond;        // it pays to send for x
+    bool mostly, far;   // more of x than others leave of the caches comes from memory, or all of it
 };
 
 // The moments of cols groups from those of `blocks` blocks. Those of a block stand `stride` elements behind the last

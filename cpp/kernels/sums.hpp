@@ -102,9 +102,11 @@ ONEPASS_INLINE bool any_positive(Vec<T> a) {
     return least_lane(Vec<T>{} - a) < 0;
 }
 
-// Of n columns of `count` elements each, those whose pivots were astray get better ones. Were there any?
+// Of a vector of columns of `count` elements each, or of fewer, n, those whose pivots were astray get better ones. Were
+// there any? (In most vectors none is, which is seen at once.)
 template <class T>
 ONEPASS_INLINE bool better_pivots(T* pivot, const T* beyond, const T* m2, const T* after, index n, T count) {
+    if (n == WIDTH<T> && !any_positive(greater(how_astray(load(beyond), load(m2), count), Vec<T>{}))) return false;
     bool any = false;
     for (index i = 0; i < n; ++i) {
         if (!(how_astray(beyond[i], m2[i], count) > 0)) continue;

@@ -37,7 +37,8 @@ class GroupMoments {
           blocks_(ceil_div(rows_, block_)),
           brought_(p.x_element, panel(), members) {
         const index bytes = p.problems * p.rows * width * index(sizeof(S));
-        beyond_ = !brought_ && moments_send(bytes);
+        beyond_ = !brought_ && (p.by_rows ? moments_send(bytes) : columns_send(bytes, sizeof(S) != sizeof(T)));
+        mostly_ = mostly_beyond_caches(bytes);
         far_ = beyond_caches(bytes);
     }
 
@@ -180,7 +181,7 @@ class GroupMoments {
         const Tiles tiles(cols_, blocks_, last, 1, team, std::max(whole, SHORTEST_TILE));
         const auto block = [&](const Matrix<const S>& x, index rows, index from, index n, index at) {
             k.columns_moments({x.at, rows, n, x.stride, p.centered, ranged ? before_ + from : nullptr,
-                               ranged ? after_ + from : nullptr, pivot_ + at, low_ + at, m2_ + at, beyond_, far_});
+                               ranged ? after_ + from : nullptr, pivot_ + at, low_ + at, m2_ + at, beyond_, mostly_, far_});
         };
         const index most = folded ? TILE : brought_.cols();
         team.each(tiles.tasks(), [&](index task) {
@@ -222,7 +223,7 @@ class GroupMoments {
     const Kernels<S>& k;
     const index cols_, rows_, rest_, block_, blocks_;
     Brought<S> brought_;
-    bool beyond_, far_;
+    bool beyond_, mostly_, far_;
     index number_ = 0;
     const S* x_ = nullptr;
     T *pivot_ = nullptr, *low_ = nullptr, *m2_ = nullptr;

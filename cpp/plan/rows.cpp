@@ -24,8 +24,14 @@ index kept_in_caches(int threads, bool computes) {
 bool beyond_nearer_caches(index bytes) { return static_cast<std::size_t>(bytes) > last_level_cache() / 4; }
 bool beyond_caches(index bytes) { return static_cast<std::size_t>(bytes) > last_level_cache(); }
 
+bool mostly_beyond_caches(index bytes) { return static_cast<std::size_t>(bytes) > last_level_cache() * 5 / 8; }
+
 bool writes_whole(bool stream, index bytes) { return stream && !roomy_first_cache && beyond_caches(bytes); }
 bool moments_send(index bytes) { return roomy_first_cache ? beyond_caches(2 * bytes) : beyond_nearer_caches(bytes); }
+bool columns_send(index bytes, bool converted) {
+    if (roomy_first_cache || converted) return moments_send(bytes);
+    return static_cast<std::size_t>(bytes) > last_level_cache() / 16 * 7;
+}
 
 index rows_ahead(index sent, index cols, index size) { return (sent - 1) / (cols * size) + 1; }
 

@@ -50,15 +50,18 @@ bool streams(const S* x, const S* y, index bytes, int threads, bool computes = s
     return x != y && bytes > kept_in_caches(threads, computes);
 }
 
-// Whether so many bytes are more than the nearer caches hold, or all of them.
+// Whether so many bytes are more than the nearer caches hold, or all of them; or more than others leave of the last one.
 bool beyond_nearer_caches(index bytes);
 bool beyond_caches(index bytes);
+bool mostly_beyond_caches(index bytes);
 // Whether rows of columns are written whole, however wide, and not in pieces beside their parameters: from memory, which
 // likes them so, and where these would not leave much of the first cache anyway.
 bool writes_whole(bool stream, index bytes);
 // Whether it pays to send for what moments read. (Straight into the first cache it pays later: from the third it is as
-// quick without, and what is sent for takes places from what is read.)
+// quick without, and what is sent for takes places from what is read. So do columns, eight rows side by side, from a small
+// one, unless they are converted.)
 bool moments_send(index bytes);
+bool columns_send(index bytes, bool converted);
 
 // How many rows of `cols` elements further on a row is sent for, to lie SENT_FAR or SENT_NEAR away at least.
 index rows_ahead(index sent, index cols, index size);
