@@ -6,57 +6,97 @@
 // Gradients add product = sum(product_b + sum_b (mean_b - mean)).
 // Invariant: parts are added in the order in which they lie, group by group, so no tile or thread shows in the bits.
 #include "kernels/moments.hpp"
-#include "simd/pack.hpp"
+#include "simd/doubles.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {
 
+// An element of each of some groups, as doubles: these lie side by side,
+template <class Lanes>
+struct Beside {
+    Lanes lanes;
+    template <class T>
+    ONEPASS_INLINE Vec<double> operator()(const T* p) const {
+        return load_doubles(p, lanes);
+    }
+    ONEPASS_INLINE void put(double* p, Vec<double> a) const { store(p, a, lanes); }
+};
+// or `step` elements apart. (Where there are only n groups, the last one is several lanes.)
+template <int BYTES>
+struct Apart {
+    static constexpr int LANES = BYTES / int(sizeof(double));
+    index at[LANES], n;
+    ONEPASS_INLINE Apart(index step, index left) : n(left < LANES ? left : LANES) {
+        for (index i = 0; i < LANES; ++i) at[i] = (i < n ? i : n - 1) * step;
+    }
+    template <class T>
+    ONEPASS_INLINE Vector<double, BYTES> operator()(const T* p) const {
+        double lanes[LANES];
+#pragma GCC unroll 8
+        for (int i = 0; i < LANES; ++i) lanes[i] = double(p[at[i]]);
+        Vector<double, BYTES> a;
+        __builtin_memcpy(&a, lanes, sizeof a);
+        return a;
+    }
+    ONEPASS_INLINE void put(double* p, Vector<double, BYTES> a) const {
+        for (index i = 0; i < n; ++i) p[i] = a.v[i];
+    }
+};
+
 // All blocks at once about their common mean: the sum of the means first, then the squares of what each differs by. The
 // sums of doubles are compensated; beside what floats can tell a double has digits enough.
-template <bool RANGED, class T, class A>
-ONEPASS_INLINE void merge_tiles(const Blocks<T, A>& a) {
-    constexpr index TILE = 64;
+// `of` reads what is `a.step` apart, from group j on, and `beside` what is not.
+template <bool RANGED, class T, class A, class Of, class Side>
+ONEPASS_INLINE void merge_some(const Blocks<T, A>& a, index j, const Of& of, const Side& beside) {
+    const T *mean = a.mean + j * a.step, *low = a.low + j * a.step, *m2 = a.m2 + j * a.step;
     const index first_of_lasts = a.blocks - a.lasts;
     const double total = a.count * double(first_of_lasts) + a.last * double(a.lasts);
-    const index step = a.step;
-    for (index start = 0; start < a.cols; start += TILE) {
-        const index n = a.cols - start < TILE ? a.cols - start : TILE;
-        const A* after = RANGED ? a.after + start : nullptr;
-        const T *first = a.mean + start * step, *low_of_first = a.low + start * step, *m2_of_first = a.m2 + start * step;
-        double high[TILE] = {}, low[TILE] = {}, mean[TILE];
-        // The sum over all blocks b of value(b's elements, their mean counted from the first block's, b's count).
-        const auto accumulate = [&](const auto& value) ONEPASS_FLAT {
-            for (index b = 0; b < a.blocks; ++b) {
-                const double count = b < first_of_lasts ? a.count : a.last;
-                const index at = b * a.stride;
-                for (index j = 0; j < n; ++j) {
-                    double apart = double(first[at + j * step]) - double(first[j * step]);
-                    if constexpr (RANGED) apart *= double(after[j]);
-                    const double term = value(at, j, apart + double(low_of_first[at + j * step]), count);
-                    if constexpr (sizeof(T) < sizeof(double)) {
-                        high[j] += term;
-                    } else {
-                        const Pair sum = two_sum(high[j], term);
-                        high[j] = sum.high;
-                        low[j] += sum.low;
-                    }
-                }
+    const auto first = of(mean);
+    auto after = first;
+    if constexpr (RANGED) after = beside(a.after + j);
+    // The sum over all blocks of value(where one's are, its mean counted from the first one's, its count).
+    const auto sum_of = [&](const auto& value) ONEPASS_FLAT {
+        auto sum = first - first, rest = sum;
+        for (index b = 0; b < a.blocks; ++b) {
+            const index at = b * a.stride;
+            auto apart = of(mean + at) - first;
+            if constexpr (RANGED) apart = apart * after;
+            const auto term = value(at, apart + of(low + at), b < first_of_lasts ? a.count : a.last);
+            const auto next = sum + term;
+            if constexpr (sizeof(T) == sizeof(double)) {
+                const auto t = next - sum;
+                rest = rest + ((sum - (next - t)) + (term - t));
             }
-        };
-        accumulate([&](index, index, double apart, double count) ONEPASS_FLAT { return apart * count; });
-        for (index j = 0; j < n; ++j) {
-            mean[j] = (high[j] + low[j]) / total;
-            high[j] = low[j] = 0.0;
+            sum = next;
         }
-        accumulate([&](index at, index j, double apart, double count) ONEPASS_FLAT {
-            const double d = apart - mean[j];
-            return double(m2_of_first[at + j * step]) + d * d * count;
+        return sum + rest;
+    };
+    auto centre = sum_of([](index, auto apart, double count) ONEPASS_FLAT { return apart * count; });
+    centre.v /= total;
+    beside.put(a.mean_out + j, first);
+    beside.put(a.low_out + j, centre);
+    beside.put(a.m2_out + j, sum_of([&](index at, auto apart, double count) ONEPASS_FLAT {
+                   const auto d = apart - centre;
+                   return of(m2 + at) + d * d * count;
+               }));
+}
+
+// (Few groups apart are taken by two: to gather more takes longer.)
+template <bool RANGED, class T, class A>
+ONEPASS_INLINE void merge_all(const Blocks<T, A>& a) {
+    if (a.step == 1)
+        return each_vector<double>(a.cols, [&](index j, auto lanes) ONEPASS_FLAT {
+            const Beside<decltype(lanes)> beside = {lanes};
+            merge_some<RANGED>(a, j, beside, beside);
         });
-        for (index j = 0; j < n; ++j) {
-            a.mean_out[start + j] = double(first[j * step]);
-            a.low_out[start + j] = mean[j];
-            a.m2_out[start + j] = high[j] + low[j];
-        }
+    const auto some = [&](index j, auto apart, auto beside) ONEPASS_FLAT {
+        merge_some<RANGED>(a, j, apart, beside);
+        return j + beside.n;
+    };
+    for (index j = 0; j < a.cols;) {
+        const index left = a.cols - j;
+        j = left > WIDTH<double> / 2 ? some(j, Apart<NATIVE>(a.step, left), Apart<NATIVE>(1, left))
+                                     : some(j, Apart<16>(a.step, left), Apart<16>(1, left));
     }
 }
 
@@ -68,7 +108,7 @@ void merge_blocks(const Blocks<T, A>& a) {
         for (index j = 0; j < a.cols; ++j) a.m2_out[j] = double(a.m2[j * a.step]);
         return;
     }
-    a.after ? merge_tiles<true>(a) : merge_tiles<false>(a);
+    a.after ? merge_all<true>(a) : merge_all<false>(a);
 }
 
 // Of pieces whose means differ from their cell's.

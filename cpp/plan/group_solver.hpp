@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 #include "plan/group_moments.hpp"
@@ -126,11 +127,15 @@ class Solver {
         apart_.store(false);
     }
 
-    // Rows fold for writing where results lie as densely as x, and the rows carry no weights.
+    // Rows fold for writing where results lie as densely as x, and the rows carry no weights: into whole lines, if there are
+    // rows enough.
     index folds_for_writing() const {
         const bool folds = w.x_element == 1 ? w.x_row == width_ : brought_end_to_end<S>(width_);
         const bool dense = folds && w.y_row == width_ && !p.row_weight && !written_by_rows_;
-        return dense && width_ < APPLIED / 2 && w.rows * width_ >= APPLIED * FOLDED_ROWS ? APPLIED / width_ : 1;
+        if (!dense || width_ >= APPLIED / 2) return 1;
+        constexpr index LINE = index(Scratch::LINE) / index(sizeof(S));
+        const index most = std::min(APPLIED / width_, w.rows / FOLDED_ROWS), whole = LINE / std::gcd(LINE, width_);
+        return std::max<index>(most < whole ? most : most / whole * whole, 1);
     }
     // Of x, where some of it is brought at a time: rows that fold end to end, or some columns of others.
     Panel<S> panel() const {
@@ -168,11 +173,21 @@ class Solver {
     // An element a group becomes an element a column, in as many folds of groups of such a span.
     void spread(const Team& team, index folds, index span, T* to, const T* from) const {
         const index first = team.from(p.groups), end = team.to(p.groups);
-        for (index fold = 0; fold < folds; ++fold, to += p.groups * span)
-            if (span == 1)
-                std::copy(from + first, from + end, to + first);
-            else
-                for (index g = first; g < end; ++g) std::fill_n(to + g * span, span, from[g]);
+        if (span == 1)
+            std::copy(from + first, from + end, to + first);
+        else
+            for (index g = first; g < end; ++g) std::fill_n(to + g * span, span, from[g]);
+        repeat(folds, p.groups * span, to, first * span, end * span);
+    }
+    // Columns from..end of the first fold in all others.
+    static void repeat(index folds, index width, T* first, index from, index end) {
+        if (end - from == width)
+            for (index done = 1, n = 1; done < folds; done += n) {
+                n = std::min(done, folds - done);
+                std::copy_n(first, n * width, first + done * width);
+            }
+        else
+            for (index fold = 1; fold < folds; ++fold) std::copy(first + from, first + end, first + fold * width + from);
     }
     void expand(const Team& team, index folds, index span, T* to, const T* from) const {
         if (expands()) spread(team, folds, span, to, from);
@@ -187,19 +202,17 @@ class Solver {
         const index span = written_by_rows_ ? 1 : w.span, from = team.from(p.groups) * span, end = team.to(p.groups) * span;
         const T* scale = written_by_rows_ ? to.line.scale : to.wide.scale;
         const auto fill = [&](T* array, const T* of, T without) {
-            if (of && !p.weight_a_column) return spread(team, applied_folds_, span, array, of);
-            for (index fold = 0; fold < applied_folds_; ++fold, array += width_)
-                if (of)
-                    std::copy(of + from, of + end, array + from);
-                else
-                    std::fill(array + from, array + end, without);
+            if (of && !p.weight_a_column)
+                spread(team, 1, span, array, of);
+            else if (of)
+                std::copy(of + from, of + end, array + from);
+            else
+                std::fill(array + from, array + end, without);
         };
         fill(to.weight, p.weight, T(1));
         fill(to.bias, p.bias, T(0));
-        for (index fold = 0; fold < applied_folds_; ++fold) {
-            const index at = fold * width_ + from;
-            if (k.join_weights({end - from, scale + at, to.weight + at, to.product + at})) apart_.store(true);
-        }
+        if (k.join_weights({end - from, scale + from, to.weight + from, to.product + from})) apart_.store(true);
+        for (T* array : {to.weight, to.bias, to.product}) repeat(applied_folds_, width_, array, from, end);
     }
 
     void apply(const Team& team, bool ranged) {
@@ -259,9 +272,10 @@ class Solver {
             k.columns_apply({x.at, written.at, n, to - from, folds * x.stride, written.stride, here, stream_, apart});
             if (back) turn<false>(Matrix<S>{y, w.y_element}, written, to - from, n);
         });
-        if (rest && team.id == 0) {
+        if (rest && team.id == 0) {   // end to end, and fewer than one fold has
             const Matrix<const S> x = brought_(team, x_ + rows * folds * w.x_row, w.x_row, rest, width_);
-            k.columns_apply({x.at, y_ + rows * folds * w.y_row, rest, width_, x.stride, w.y_row, line, stream_, false});
+            const index n = rest * width_;
+            k.columns_apply({x.at, y_ + rows * folds * w.y_row, 1, n, n, n, line, stream_, false});
         }
     }
 
