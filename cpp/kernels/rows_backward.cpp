@@ -22,6 +22,7 @@
 // dx is finite wherever it can be, as far as |dy * weight| stays below a quarter of the largest number; dweight and dbias
 // as far as the sums over the rows of one call do.
 #include "kernels/gradient_sums.hpp"
+#include "kernels/write_across.hpp"
 
 namespace onepass::ONEPASS_ISA {
 namespace {
@@ -139,6 +140,11 @@ ONEPASS_INLINE void write_dx(const RowsBackward<S>& a, index row, const Gradient
     const bool stream = WHO == Sends::last ? a.stream : WHO != Sends::none,
                joined = row + 1 < a.rows && rows_join<S>(stream, a.cols, a.dx_stride);
     S* dx = a.dx + row * a.dx_stride;
+    if constexpr (MAY_MOVE && (WHO == Sends::both || WHO == Sends::soon || (WHO == Sends::last && sizeof(S) < sizeof(T)))) {
+        const index lead = to_line(dweight) % WIDTH<T>;
+        if (stream && (to_line(dx) - lead) % WIDTH<T> != 0 && a.cols >= 4 * Edge<S>::LINE)
+            return stream_across<T>(dx, lead, a.cols, source, value, joined, edge);
+    }
     write_row<T>(dx, lead_of(dx, dweight, stream), a.cols, source, value, stream, joined, edge,
                  Alone<sizeof(S) != sizeof(T)>{});
 }

@@ -127,8 +127,8 @@ class Solver {
         apart_.store(false);
     }
 
-    // Rows fold for writing where results lie as densely as x, and the rows carry no weights: into whole lines, if there are
-    // rows enough.
+    // Rows fold for writing where results lie as densely as x, and the rows carry no weights: into whole lines, if there
+    // are rows enough.
     index folds_for_writing() const {
         const bool folds = w.x_element == 1 ? w.x_row == width_ : brought_end_to_end<S>(width_);
         const bool dense = folds && w.y_row == width_ && !p.row_weight && !written_by_rows_;
