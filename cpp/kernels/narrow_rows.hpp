@@ -68,9 +68,11 @@ ONEPASS_INLINE void narrow_lines(const RowsNorm<S>& a, index first, const Source
     Joined joined;
     join_beside<CENTERED>(cols, row, [&](int i, float pivot) ONEPASS_FLAT { return sums_of(first + i, pivot); }, joined);
     float mean[SIDE], low[SIDE], scale[SIDE], true_mean[SIDE], rstd[SIDE];
+    double past[SIDE];
     std::int32_t usual[SIDE];
     const double inverse = inverse_freedom(double(cols), how), of_count = 1.0 / double(cols);
-    for (int i = 0; i < SIDE; ++i) {   // (becomes vector code)
+    constexpr bool WIDE_ENOUGH = NATIVE > 16;   // to choose by lanes: what is chosen among here, compilers leave scalar
+    for (int i = 0; i < SIDE; ++i) {            // (becomes vector code)
         const Moments m = joined.of(i, double(cols), of_count);
         const Finished line = finish<float>(inverse, m.mean, m.low, m.m2, how, 1.0, 1.0);
         mean[i] = float(line.mean);
@@ -79,8 +81,12 @@ ONEPASS_INLINE void narrow_lines(const RowsNorm<S>& a, index first, const Source
         true_mean[i] = float(line.true_mean);
         rstd[i] = float(line.rstd);
         usual[i] = line.in_range & !(CENTERED && astray(m)) ? 1 : 0;
-        if (beyond) beyond[i] = usual[i] ? m.low : __builtin_nan("");
+        if (WIDE_ENOUGH)
+            past[i] = m.low;
+        else if (beyond)
+            beyond[i] = usual[i] ? m.low : __builtin_nan("");
     }
+    for (int i = 0; WIDE_ENOUGH && beyond && i < SIDE; ++i) beyond[i] = usual[i] ? past[i] : __builtin_nan("");
     for (int i = 0; a.mean && i < SIDE; ++i) a.mean[first + i] = true_mean[i];
     for (int i = 0; a.rstd && i < SIDE; ++i) a.rstd[first + i] = rstd[i];
     for (int i = 0; i < SIDE; ++i)

@@ -53,12 +53,20 @@ struct Normalized {
 };
 
 // c1 and c2 from the sums of a row, and what its mean has `beyond` the pivot; NaN where these are not to be had from them.
+// (No branch: the sign of a mean product is as good as random, so every second one would be mispredicted.)
+struct Means {
+    double c1, c2;
+};
+template <class T, class Number = Constants<false>>
+ONEPASS_INLINE Means means_of(double g, double gx, double beyond, double of_count, double scale) {
+    constexpr double LEAST = double(Limits<T>::least_normal) / (sizeof(T) == 4 ? 0x1p-23 : 0x1p-52);
+    const double c2 = (gx - beyond * g) * of_count * scale;
+    return {g * of_count, __builtin_fabs(gx * of_count) >= Number()(LEAST) ? c2 : __builtin_nan("")};
+}
 template <class Number = Constants<false>, class T>
 ONEPASS_INLINE Gradient<T> gradient_of(const Line<T>& line, double g, double gx, double beyond, double of_count) {
-    constexpr double LEAST = double(Limits<T>::least_normal) / (sizeof(T) == 4 ? 0x1p-23 : 0x1p-52);
-    const double c2 = (gx - beyond * g) * of_count * double(line.scale), mean = gx * of_count;
-    const bool enough = mean >= Number()(LEAST) || mean <= Number()(-LEAST);
-    return {line, T(1), T(1), T(g * of_count), T(enough ? c2 : __builtin_nan(""))};
+    const Means of = means_of<T, Number>(g, gx, beyond, of_count, double(line.scale));
+    return {line, T(1), T(1), T(of.c1), T(of.c2)};
 }
 
 // The moments of a row, and the sums beside them, in blocks.
@@ -252,9 +260,15 @@ __attribute__((noinline)) void narrow_rows(const RowsBackward<S>& a, index row, 
     float sum[SIDE], product[SIDE];
     store(sum, fold_beside(g, Plus()));
     store(product, fold_beside(gx, Plus()));
-    const auto gradient = [&](int i) ONEPASS_FLAT {
-        return gradient_of(lines[i], 0.0 + double(sum[i]), 0.0 + double(product[i]), beyond[i], of_count);
-    };
+    float scale[SIDE], c1[SIDE], c2[SIDE];
+    for (int i = 0; i < SIDE; ++i) scale[i] = lines[i].scale;
+    for (int i = 0; i < SIDE; ++i) {   // (becomes vector code)
+        const Means of =
+            means_of<float>(0.0 + double(sum[i]), 0.0 + double(product[i]), beyond[i], of_count, double(scale[i]));
+        c1[i] = float(of.c1);
+        c2[i] = float(of.c2);
+    }
+    const auto gradient = [&](int i) ONEPASS_FLAT { return Gradient<float>{lines[i], 1, 1, c1[i], c2[i]}; };
     if (WHO != Sends::both && pair<S>(a.stream, a.dx_stride))   // (both send where dx is streamed)
         for (int i = 0; i < SIDE; i += 2) write_two_of<CENTERED>(a, row + i, {gradient(i), gradient(i + 1)}, edge);
     else
