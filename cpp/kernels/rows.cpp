@@ -221,7 +221,7 @@ ONEPASS_INLINE index narrow_row(const RowsNorm<S>& a) {   // bytes
 }
 template <bool FAR, class S>
 ONEPASS_INLINE bool narrow(const RowsNorm<S>& a) {
-    return a.rows >= SIDE && fill_lines<S>(a.cols) && a.cols * index(sizeof(S)) <= narrow_row<FAR>(a);
+    return a.rows >= SIDE && (!FAR || fill_lines<S>(a.cols)) && a.cols * index(sizeof(S)) <= narrow_row<FAR>(a);
 }
 
 template <bool SENT, bool CENTERED, bool FAR, class S>

@@ -61,7 +61,8 @@ ONEPASS_INLINE index narrow_row(bool far) {   // bytes
 }
 template <bool STREAM, class S>
 ONEPASS_INLINE bool narrow(const RowsNorm<S>& a) {
-    return a.rows >= SIDE && fill_lines<S>(a.cols) && a.cols * index(sizeof(S)) <= narrow_row<STREAM, S>(a.far);
+    return a.rows >= SIDE && (!STREAM || fill_lines<S>(a.cols)) &&
+           a.cols * index(sizeof(S)) <= narrow_row<STREAM, S>(a.far);
 }
 
 // All but the last rows, fewer than SIDE; the result is the first of them.

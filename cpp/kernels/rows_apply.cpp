@@ -44,7 +44,7 @@ ONEPASS_INLINE ByRow<Arith<S>> channel_of(const RowsNorm<S>& a, index segments, 
 template <bool FAR, class S>
 ONEPASS_INLINE bool narrow(const RowsNorm<S>& a) {
     const index most = NATIVE == 16 || sizeof(S) == 2 ? 4096 : FAR ? 1280 : 2048;   // bytes
-    return a.rows >= SIDE && fill_lines<S>(a.cols) && a.cols * index(sizeof(S)) <= most;
+    return a.rows >= SIDE && (!FAR || fill_lines<S>(a.cols)) && a.cols * index(sizeof(S)) <= most;
 }
 
 // Narrow rows that are a segment each, all but the last, fewer than SIDE; the result is the first of them.
