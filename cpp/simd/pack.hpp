@@ -164,11 +164,36 @@ ONEPASS_INLINE Vec<float> load(const float* p, First lanes) {
 ONEPASS_INLINE Vec<double> load(const double* p, First lanes) {
     return {_mm256_maskload_pd(p, (__m256i)first_lanes<double>(lanes.n))};
 }
+// (AMD's processors take 12 cycles for a store with a mask.) The last four of more than four overlap the first; and of up
+// to three the first, the middle and the last are stored, whichever of them are the same.
+ONEPASS_INLINE __m256 from_lane(__m256 a, index lane) {
+    return _mm256_permutevar8x32_ps(
+        a, _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(int(lane))));
+}
 ONEPASS_INLINE void store(float* p, Vec<float> a, First lanes) {
-    _mm256_maskstore_ps(p, (__m256i)first_lanes<float>(lanes.n), a.v);
+    const index n = lanes.n;
+    const __m128 lower = _mm256_castps256_ps128(a.v);
+    if (n >= 8) {
+        store(p, a);
+    } else if (n >= 4) {
+        _mm_storeu_ps(p, lower);
+        _mm_storeu_ps(p + n - 4, _mm256_castps256_ps128(from_lane(a.v, n - 4)));
+    } else if (n > 0) {
+        p[0] = _mm_cvtss_f32(lower);
+        p[n / 2] = _mm256_cvtss_f32(from_lane(a.v, n / 2));
+        p[n - 1] = _mm256_cvtss_f32(from_lane(a.v, n - 1));
+    }
 }
 ONEPASS_INLINE void store(double* p, Vec<double> a, First lanes) {
-    _mm256_maskstore_pd(p, (__m256i)first_lanes<double>(lanes.n), a.v);
+    const index n = lanes.n;
+    if (n >= 4) {
+        store(p, a);
+    } else if (n > 0) {
+        const __m256 words = _mm256_castpd_ps(a.v);
+        p[0] = _mm256_cvtsd_f64(a.v);
+        p[n / 2] = _mm256_cvtsd_f64(_mm256_castps_pd(from_lane(words, n / 2 * 2)));
+        p[n - 1] = _mm256_cvtsd_f64(_mm256_castps_pd(from_lane(words, (n - 1) * 2)));
+    }
 }
 
 #else   // 128 bits: SSE2, NEON
