@@ -209,12 +209,13 @@ ONEPASS_INLINE void stream(T* p, Vec<T> a) {
     store(p, a);
 }
 #endif
-template <class T>
-ONEPASS_INLINE Vec<T> load(const T* p, First lanes) {
-    Vec<T> a = {};
-    for (index i = 0; i < WIDTH<T>; ++i)
-        if (i < lanes.n) a.v[i] = p[i];
-    return a;
+ONEPASS_INLINE Vec<float> load(const float* p, First lanes) {
+    const index n = lanes.n;
+    if (n >= 4) return load(p);
+    return {Native<float>::type{n > 0 ? p[0] : 0.0F, n > 1 ? p[1] : 0.0F, n > 2 ? p[2] : 0.0F, 0.0F}};
+}
+ONEPASS_INLINE Vec<double> load(const double* p, First lanes) {
+    return {Native<double>::type{lanes.n > 0 ? p[0] : 0.0, lanes.n > 1 ? p[1] : 0.0}};
 }
 template <class T>
 ONEPASS_INLINE void store(T* p, Vec<T> a, First lanes) {
