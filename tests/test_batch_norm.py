@@ -152,6 +152,18 @@ def results(x, c, axis, training, out=None):
     return *y, *running
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 12, 24, 100])
+def test_narrow_rows_have_the_bits_of_their_parts(channels, dtype, each_isa):
+    """They are written several at a time, by how many there are."""
+    x = np.ascontiguousarray(datasets.hard("N(0, 1)", dtype, (channels, 1031), seed=channels).T)
+    running = {"running_mean": x.mean(0), "running_var": x.var(0)}
+    weight, bias = datasets.weight_and_bias(dtype, channels)
+    for w, b in ((None, None), (weight, bias)):
+        y = op.batch_norm(x, w, b, **running)
+        for rows in (1, 8, 15, 16, 17, 100, 1000):
+            assert np.array_equal(op.batch_norm(x[:rows], w, b, **running), y[:rows], equal_nan=True), rows
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_strides_out_and_in_place(training, dtype, each_isa):
     for n, spatial, axis, c in layouts(SOME_LAYOUTS):
