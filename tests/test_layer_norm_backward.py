@@ -235,14 +235,19 @@ def test_constant_rows_get_nothing_without_eps(norm, dtype, each_isa):
         assert ref.units(dweight, ref.wide(plain[1]), None) <= 2
 
 
-def test_a_constant_row_with_eps(dtype, each_isa):
-    """xhat is 0, and dx what is left of g without its mean."""
+@pytest.mark.parametrize("width", [16, 129, 1003, 4097])
+def test_constant_rows_with_eps(width, dtype, each_isa):
+    """As padding is: xhat is 0, and dx what is left of g without its mean. The others are as without them."""
+    dy, x, weight = problem(dtype, (20, width))
+    plain = op.layer_norm_backward(dy, x, weight)[0]
+    others = np.arange(20) % 16 != 1
+    g = ref.wide(dy[~others]) * weight
     for constant in datasets.CONSTANTS:
-        dy, x, weight = problem(dtype, (4, 129))
-        x[1] = constant
+        x[~others] = constant
         dx = op.layer_norm_backward(dy, x, weight)[0]
-        g = ref.wide(dy[1]) * weight
-        assert ref.units(dx[1], (g - g.mean()) / np.sqrt(ref.wide(np.array(1e-5))), -1) <= UNITS, constant
+        want = (g - g.mean(-1, keepdims=True)) / np.sqrt(ref.wide(np.array(1e-5)))
+        assert ref.units(dx[~others], want, -1) <= UNITS, constant
+        assert np.array_equal(dx[others], plain[others])
 
 
 def test_nan_and_infinity_stay_in_their_row(norm, dtype, each_isa):

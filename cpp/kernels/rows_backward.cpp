@@ -190,25 +190,48 @@ ONEPASS_INLINE bool finite(const Gradient<T>& of) {
     return of.c1 - of.c1 == 0 && of.c2 - of.c2 == 0;
 }
 
-// Whether g is zero in all of a row, as for what a loss leaves out.
+// Whether n values are all zero. (Of what is not, some is soon found to be something else.)
+template <class T, class Value>
+ONEPASS_INLINE bool all_zero(index n, const Value& value) {
+    constexpr index TILE = 256;
+    for (index from = 0; from < n; from += TILE) {
+        Vec<T> least = {};
+        each_vector<T>(n - from < TILE ? n - from : TILE, [&](index i, auto lanes) ONEPASS_FLAT {
+            least = lesser(least, where_equal(value(from + i, lanes), Vec<T>{}, Vec<T>{}, splat(T(-1))));
+        });
+        if (least_lane(least) != 0) return false;
+    }
+    return true;
+}
+// Whether g is zero in all of a row, as for what a loss leaves out;
 template <class S>
 ONEPASS_INLINE bool nothing(const RowsBackward<S>& a, index row) {
-    using T = Arith<S>;
     const S* dy = a.dy + row * a.dy_stride;
-    Vec<T> least = {};
-    each_vector<T>(a.cols, [&](index i, auto lanes) ONEPASS_FLAT {
-        const Vec<T> g = load(dy + i, lanes) * load(a.weight + i, lanes);
-        least = lesser(least, where_equal(g, Vec<T>{}, Vec<T>{}, splat(T(-1))));
+    return all_zero<Arith<S>>(
+        a.cols, [&](index i, auto lanes) ONEPASS_FLAT { return load(dy + i, lanes) * load(a.weight + i, lanes); });
+}
+// or xhat, as for what was padded with zeros.
+template <bool CENTERED, class S>
+ONEPASS_INLINE bool constant(const RowsBackward<S>& a, index row) {
+    const S* x = a.x + row * a.x_stride;
+    return all_zero<Arith<S>>(CENTERED ? a.cols - 1 : a.cols, [&](index i, auto lanes) ONEPASS_FLAT {
+        const auto v = load(x + i, lanes);
+        return CENTERED ? v - load(x + i + 1, lanes) : v;
     });
-    return least_lane(least) == 0;
 }
 
 // A row that is not in range, or whose sums were not to be had by the way.
 template <bool CENTERED, class S>
-__attribute__((noinline)) void ranged_row(const RowsBackward<S>& a, index row, const Line<Arith<S>>& line, Edge<S>& edge) {
+__attribute__((noinline)) void ranged_row(const RowsBackward<S>& a, index row, Gradient<Arith<S>> of, Edge<S>& edge) {
     using T = Arith<S>;
-    Gradient<T> of = {line, T(1), T(1), T(0), T(0)};
-    if (!line.ranged && nothing(a, row)) return write_dx<Sends::last, CENTERED, true, false>(a, row, of, edge);
+    if (!of.line.ranged) {
+        const bool none = nothing(a, row);
+        if (none || (of.c1 - of.c1 == 0 && constant<CENTERED>(a, row))) {
+            if (none) of.c1 = 0;
+            of.c2 = 0;
+            return write_dx<Sends::last, CENTERED, true, false>(a, row, of, edge);
+        }
+    }
     sum_row<CENTERED>(a, row, of);
     if (!finite(of)) {
         of.down = T(Limits<T>::shrink);
@@ -221,7 +244,7 @@ __attribute__((noinline)) void ranged_row(const RowsBackward<S>& a, index row, c
 template <Sends WHO, bool CENTERED, class S>
 ONEPASS_INLINE void write_row_of(const RowsBackward<S>& a, index row, const Gradient<Arith<S>>& of, Edge<S>& edge) {
     if (__builtin_expect(of.line.ranged || !finite(of), 0))
-        ranged_row<CENTERED>(a, row, of.line, edge);
+        ranged_row<CENTERED>(a, row, of, edge);
     else if (CENTERED && of.line.low != 0)
         write_dx<WHO, CENTERED, true, false>(a, row, of, edge);
     else
