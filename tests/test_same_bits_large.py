@@ -238,3 +238,27 @@ def test_whatever_the_first_cache_holds(python):
     digests = [line for run in runs for line in run.stdout.split()]
     assert len(digests) == 2 * len(op.available_isas())
     assert len(set(digests)) == 1
+
+
+BETWEEN_LINES = """
+import numpy as np
+import onepass as op
+
+rng = np.random.default_rng(0)
+for dtype, rows, cols in [("float32", 9001, 383), ("float64", 1801, 1023), ("float16", 9001, 1001)]:
+    dy, x = rng.standard_normal((2, rows, cols)).astype(dtype)
+    weight = np.linspace(-1, 2, cols, dtype=dtype)
+    for backward in op.layer_norm_backward, op.rms_norm_backward:
+        parts = zip(*(np.array_split(a, 9) for a in (dy, x)), strict=True)
+        pieces = np.concatenate([backward(*part, weight)[0] for part in parts])
+        for isa in op.available_isas():
+            op.use_isa(isa)
+            assert np.array_equal(backward(dy, x, weight)[0], pieces), (dtype, isa, backward)
+print("same")
+"""
+
+
+def test_results_that_begin_between_cache_lines(python):
+    """As the system's memory does, 16 bytes behind one, where results' memory is not kept."""
+    done = python("-c", BETWEEN_LINES, ONEPASS_KEEP="0")
+    assert done.stdout == "same\n", done.stderr

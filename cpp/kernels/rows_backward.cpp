@@ -224,14 +224,9 @@ ONEPASS_INLINE bool constant(const RowsBackward<S>& a, index row) {
 template <bool CENTERED, class S>
 __attribute__((noinline)) void ranged_row(const RowsBackward<S>& a, index row, Gradient<Arith<S>> of, Edge<S>& edge) {
     using T = Arith<S>;
-    if (!of.line.ranged) {
-        const bool none = nothing(a, row);
-        if (none || (of.c1 - of.c1 == 0 && constant<CENTERED>(a, row))) {
-            if (none) of.c1 = 0;
-            of.c2 = 0;
-            return write_dx<Sends::last, CENTERED, true, false>(a, row, of, edge);
-        }
-    }
+    of.c2 = T(0);   // as it is where g or xhat is zero
+    if (!of.line.ranged && finite(of) && (nothing(a, row) || constant<CENTERED>(a, row)))
+        return write_dx<Sends::last, CENTERED, true, false>(a, row, of, edge);
     sum_row<CENTERED>(a, row, of);
     if (!finite(of)) {
         of.down = T(Limits<T>::shrink);

@@ -30,25 +30,14 @@ ONEPASS_INLINE Vec<double> load_doubles(const float* p, All) {
     return {Native<double>::type{p[0], p[1]}};
 #endif
 }
-// (Not by way of memory, where half of a vector is stored and all of it read, which waits for both stores.)
-template <class Half>
-ONEPASS_INLINE Vec<double> load_doubles(const Half* p, All) {
-#if defined(__AVX512F__)
-    const Bits16 bits = (Bits16)_mm256_zextsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-#elif defined(__AVX2__)
-    const Bits16 bits = (Bits16)_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-#else
-    std::uint32_t two;
-    __builtin_memcpy(&two, p, sizeof two);
-    const std::uint64_t word = two;
-    Bits16 bits;
-    __builtin_memcpy(&bits, &word, sizeof bits);
-#endif
-    return doubles(widen(bits, p));
-}
 template <class Narrow>
 ONEPASS_INLINE Vec<double> load_doubles(const Narrow* p, First lanes) {
     return doubles(load(p, lanes));
+}
+// (Its number is a constant here, so that half a vector is one load.)
+template <class Half>
+ONEPASS_INLINE Vec<double> load_doubles(const Half* p, All) {
+    return load_doubles(p, First{WIDTH<double>});
 }
 
 #if defined(__AVX512F__)
