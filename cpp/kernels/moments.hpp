@@ -120,7 +120,8 @@ __attribute__((always_inline)) inline Finished finish(double inverse, double m_m
     const double rstd = number(1.0) / __builtin_sqrt(total);
     const Pair mean = two_sum(m_mean, m_low / after);
     // Where deviations are small enough to need `after`, the low part may be too small to go without it.
-    const double high = after == 1.0 ? static_cast<double>(static_cast<T>(mean.high)) : m_mean;
+    // (Neither is ever -0, so that the bits of zeros do not tell in which range they were taken.)
+    const double high = after == 1.0 ? static_cast<double>(static_cast<T>(mean.high)) : m_mean + number(0.0);
     const double low = after == 1.0 ? (mean.high - high) + mean.low : m_low;
     Finished f;
     f.mean = high;
@@ -135,6 +136,12 @@ __attribute__((always_inline)) inline Finished finish(double inverse, double m_m
                  (total >= number(Limits<T>::tiny) || !(__builtin_fabs(total) < Limits<T>::tiny) ||
                   __builtin_fabs(mean.high) >= Limits<T>::edge);
     return f;
+}
+
+// Whether a group's moments are those of zeros, which no other range would tell more of: unless the squares that they are
+// sums of have vanished.
+__attribute__((always_inline)) inline bool seem_zero(double mean, double low, double m2, const Finish& how) {
+    return mean == 0 && low == 0 && m2 == 0 && how.eps == 0;
 }
 
 // Moments of a group that was brought into range, back in the units of its elements.

@@ -13,13 +13,32 @@ struct Line {
     bool ranged;   // before or after is not 1
 };
 
+// Whether n values are all zero. (Of what is not, some is soon found to be something else.)
+template <class T, class Value>
+ONEPASS_INLINE bool all_zero(index n, const Value& value) {
+    constexpr index TILE = 256;
+    for (index from = 0; from < n; from += TILE) {
+        Vec<T> least = {};
+        each_vector<T>(n - from < TILE ? n - from : TILE, [&](index i, auto lanes) ONEPASS_FLAT {
+            least = lesser(least, where_equal(value(from + i, lanes), Vec<T>{}, Vec<T>{}, splat(T(-1))));
+        });
+        if (least_lane(least) != 0) return false;
+    }
+    return true;
+}
+
+template <class T, class Source>
+__attribute__((noinline)) bool is_zero(const Source& x, index n) {
+    return all_zero<T>(n, [&](index i, auto lanes) ONEPASS_FLAT { return x.at(i, lanes); });
+}
+
 // Of a row of n, from the first moments `m` of its elements as they are; `f` are the statistics behind the line.
 template <bool CENTERED, class T, class Number = Constants<false>, class Source>
 ONEPASS_INLINE Line<T> line_of(Moments m, const Source& x, index n, const Finish& how, double inverse, Finished& f) {
     Range range = {1.0, 1.0};
     m = settled<CENTERED, T, Number>(m, x, n, range);
     f = finish<T, Number>(inverse, m.mean, m.low, m.m2, how, 1.0, 1.0);
-    const bool ranged = !f.in_range;
+    const bool ranged = !f.in_range && !(seem_zero(m.mean, m.low, m.m2, how) && is_zero<T>(itself(x), n));
     if (__builtin_expect(ranged, 0)) {
         range = other_range<T>(m.m2);
         m = row_moments<CENTERED, T>(x, n, range);

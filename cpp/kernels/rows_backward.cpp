@@ -190,19 +190,6 @@ ONEPASS_INLINE bool finite(const Gradient<T>& of) {
     return of.c1 - of.c1 == 0 && of.c2 - of.c2 == 0;
 }
 
-// Whether n values are all zero. (Of what is not, some is soon found to be something else.)
-template <class T, class Value>
-ONEPASS_INLINE bool all_zero(index n, const Value& value) {
-    constexpr index TILE = 256;
-    for (index from = 0; from < n; from += TILE) {
-        Vec<T> least = {};
-        each_vector<T>(n - from < TILE ? n - from : TILE, [&](index i, auto lanes) ONEPASS_FLAT {
-            least = lesser(least, where_equal(value(from + i, lanes), Vec<T>{}, Vec<T>{}, splat(T(-1))));
-        });
-        if (least_lane(least) != 0) return false;
-    }
-    return true;
-}
 // Whether g is zero in all of a row, as for what a loss leaves out;
 template <class S>
 ONEPASS_INLINE bool nothing(const RowsBackward<S>& a, index row) {

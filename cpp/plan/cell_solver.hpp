@@ -44,6 +44,7 @@ class CellSolver {
     void run(const Team& team) {
         prepare(team);
         for (const bool ranged : {false, true}) {
+            const Underflow underflow;
             of_.take(team, ranged);
             // (What a member has merged it finishes itself, where nothing else belongs to it.)
             if (alike_) {
@@ -54,7 +55,9 @@ class CellSolver {
                 team.barrier();
                 team.each(shape_.cell_rows * (p.channels / p.members), [&](index group) { finish_group(group, ranged); });
             }
+            if (underflow.seen()) vanished_.store(true);
             team.barrier();
+            if (zero_.load() && vanished_.load()) out_of_range_.store(true);
             if (!out_of_range_.load()) break;
         }
         if (p.dweight) team.each(ceil_div(p.channels, MERGED), [&](index task) { sum_samples(task); });
@@ -96,7 +99,7 @@ class CellSolver {
                 std::fill_n(at_.before + line + i * p.channels, n, T(other.before));
                 std::fill_n(at_.after + line + i * p.channels, n, T(other.after));
             }
-            out_of_range_.store(true);
+            (seem_zero(m.mean, m.low, m.m2, p.how) ? zero_ : out_of_range_).store(true);
         }
         if (m.count == 0) f.mean = f.true_mean = __builtin_nan("");
         if (p.mean) p.mean[number] = T(f.true_mean);
@@ -347,7 +350,7 @@ class CellSolver {
     Lines<T> at_ = {};
     T *shift_ = nullptr, *slope_ = nullptr, *weight_ = nullptr, *bias_ = nullptr;
     // The second round of moments is taken, and applied, where the first found a group out of range.
-    std::atomic<bool> out_of_range_{false}, any_low_{false};
+    std::atomic<bool> out_of_range_{false}, zero_{false}, vanished_{false}, any_low_{false};
 };
 
 }   // namespace onepass

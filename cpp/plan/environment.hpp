@@ -45,6 +45,45 @@ class Environment {
 #endif
 };
 
+// Whether a product or a difference of this thread has vanished since this was made, or lost digits because it was nearly
+// 0: processors say so in a flag. True where that cannot be told.
+class Underflow {
+  public:
+    Underflow() {
+        if (told()) clear();
+    }
+    bool seen() const { return !told() || raised(); }
+
+  private:
+    // Emulators know how to compute, but not all of them raise flags.
+    static bool told() {
+        static const bool result = [] {
+            clear();
+            volatile float small = 0x1p-100f;
+            small = small * small;
+            return raised();
+        }();
+        return result;
+    }
+#if defined(__SSE2__)
+    static constexpr unsigned FLAG = 0x10;
+    static void clear() { _mm_setcsr(_mm_getcsr() & ~FLAG); }
+    static bool raised() { return (_mm_getcsr() & FLAG) != 0; }
+#elif defined(__aarch64__)
+    static constexpr std::uint64_t FLAG = 0x8;
+    static std::uint64_t status() {
+        std::uint64_t value = 0;
+        __asm__ volatile("mrs %0, fpsr" : "=r"(value) : : "memory");
+        return value;
+    }
+    static void clear() { __asm__ volatile("msr fpsr, %0" : : "r"(status() & ~FLAG) : "memory"); }
+    static bool raised() { return (status() & FLAG) != 0; }
+#else
+    static void clear() {}
+    static bool raised() { return false; }
+#endif
+};
+
 // Puts the flags back that NumPy clears, or raises, in whatever it computes or copies: those of the old unit too, which
 // takes a tenth of a microsecond.
 class Flags {

@@ -70,13 +70,18 @@ class GroupMoments {
         x_ = p.x + number * p.x_problem;
         number_ = number;
         out_of_range_.store(false);
+        vanished_.store(false);
+        ranged_.store(false);
     }
 
-    // Whether some group's are not in range, and have to be taken again in those that are chosen for them.
+    // Whether some group's are not in range.
     bool out_of_range() const { return out_of_range_.load(); }
+    // And whether they have to be taken again, in those that were chosen for them.
+    bool ranged() const { return ranged_.load(); }
 
     // Fills in the lines of groups, which all members may read then.
     void take(const Team& team, bool ranged) {
+        const Underflow underflow;
         p.by_rows ? row_moments(team, ranged) : column_moments(team, ranged);
         team.barrier();
         const index merged = p.by_rows ? p.groups : cols_;
@@ -117,15 +122,20 @@ class GroupMoments {
                     {n, count(), result_.mean + from, result_.low + from, result_.m2 + from, p.how, line, mean, rstd}))
                 out_of_range_.store(true);
         });
+        if (underflow.seen()) vanished_.store(true);
         team.barrier();
     }
 
     void choose_ranges(const Team& team) {
         team.each(p.groups, [&](index g) {
             Range range = {1, 1};
-            if (!finish<T>(inverse_freedom(count(), p.how), result_.mean[g], result_.low[g], result_.m2[g], p.how, 1, 1)
-                     .in_range)
-                range = other_range<T>(result_.m2[g]);
+            const double mean = result_.mean[g], low = result_.low[g], m2 = result_.m2[g];
+            const bool nothing = mean == 0 && low == 0 && m2 == 0 && p.how.eps == 0;
+            if (!(nothing && !vanished_.load()) &&
+                !finish<T>(inverse_freedom(count(), p.how), mean, low, m2, p.how, 1, 1).in_range) {
+                range = other_range<T>(m2);
+                ranged_.store(true);
+            }
             line_.before[g] = T(range.before);
             line_.after[g] = T(range.after);
         });
@@ -230,7 +240,7 @@ class GroupMoments {
     Moments3 columns_, folded_, groups_, result_;
     Lines<T> line_ = {};
     const T *before_ = nullptr, *after_ = nullptr;
-    std::atomic<bool> out_of_range_{false};
+    std::atomic<bool> out_of_range_{false}, vanished_{false}, ranged_{false};
 };
 
 }   // namespace onepass

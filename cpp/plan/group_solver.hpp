@@ -92,8 +92,8 @@ class Solver {
             take_given(team);
         } else {
             of_.take(team, false);
-            if ((ranged = of_.out_of_range())) {
-                of_.choose_ranges(team);
+            if (of_.out_of_range()) of_.choose_ranges(team);
+            if ((ranged = of_.ranged())) {
                 if (!p.by_rows) expand_ranges(team, of_.folds, p.span, ranges());
                 team.barrier();
                 of_.take(team, true);

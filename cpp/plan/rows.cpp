@@ -164,11 +164,14 @@ void moments_of_rows(const Rows<S>& p, const Kernels<S>& k, index from, index to
     const double of_count = 1.0 / double(cols);
     each_run(p, from, to, STRIP, panel, [&](const Run<S>& run) {
         double *mean = p.moments.mean + run.first, *low = p.moments.low + run.first, *m2 = p.moments.m2 + run.first;
+        const Underflow underflow;
         k.rows_moments({run.x.at, run.rows, cols, run.x.stride, {1, 1}, mean, low, m2, beyond});
+        const bool vanished = underflow.seen();
         for (index i = 0; i < run.rows; ++i) {
             using T = Arith<S>;
             Range range = {1, 1};
-            if (!finish<T>(of_count, mean[i], low[i], m2[i], {0, 0}, 1, 1).in_range) {
+            if (!finish<T>(of_count, mean[i], low[i], m2[i], {0, 0}, 1, 1).in_range &&
+                (vanished || !seem_zero(mean[i], low[i], m2[i], {0, 0}))) {
                 range = other_range<T>(m2[i]);
                 k.rows_moments({run.x.at + i * run.x.stride, 1, cols, 0, range, mean + i, low + i, m2 + i, false});
             }
