@@ -76,26 +76,6 @@ ONEPASS_INLINE double pivot_of(const S* x, const S* dy, const W* weight, index w
     return 0.0;
 }
 
-// Room for what is left of a row, with behind it what does not count.
-template <class S, class W>
-class Rest {
-    S x_[ROWS * FOLD], dy_[ROWS * FOLD];
-    W weight_[ROWS * FOLD];
-
-    template <class E>
-    static const E* copy(E* room, const E* from, index n, index size, int behind) {
-        __builtin_memcpy(room, from, std::size_t(n) * sizeof(E));
-        __builtin_memset(static_cast<void*>(room + n), behind, std::size_t(size - n) * sizeof(E));
-        return room;
-    }
-
-  public:
-    // 0xff: NaN in every type, which is skipped where nothing is weighed.
-    const S* x(const S* from, index n, index size) { return copy(x_, from, n, size, 0xff); }
-    const S* dy(const S* from, index n, index size) { return copy(dy_, from, n, size, 0); }
-    const W* weight(const W* from, index n, index size) { return copy(weight_, from, n, size, 0); }
-};
-
 // A row as columns.
 template <bool EACH, bool SKIPNA, bool GRADIENT, class S, class W>
 class Folded {
@@ -124,6 +104,13 @@ class Folded {
     ONEPASS_INLINE void add(const S* x, const S* dy, const W* weight, index weight_col, index rows, index cols) {
         add_block<SKIPNA, GRADIENT>(block(x, dy, rows, cols), Weights<W, EACH>{weight, cols * weight_col}, 2 * ROWS);
     }
+    // What is left of a row: one chunk, the last of whose elements there are not.
+    ONEPASS_INLINE void add_rest(const S* x, const S* dy, const W* weight, index weight_col, index n, index cols) {
+        const Block<S> a = block(x, dy, ROWS, cols);
+        for (index j = 0; j < cols; j += WIDTH<double>)
+            add_chunk<SKIPNA, GRADIENT>(a, Weights<W, EACH>{weight, cols * weight_col}, 0, j, All{},
+                                        [&](int i) ONEPASS_FLAT { return First{n - i * cols - j}; });
+    }
     ONEPASS_INLINE void put(const Weighted<S, W>& a, index row) const {
         const auto of = [](const double* sums, index j) ONEPASS_FLAT { return load(sums + j); };
         const double count = total([&](index j) ONEPASS_FLAT { return of(count_, j); });
@@ -145,7 +132,7 @@ template <bool EACH, bool SKIPNA, bool GRADIENT, class S, class W>
 void take_rows(const Weighted<S, W>& a) {
     constexpr index PACKS = ROWS * LANES<double>;   // elements of the narrowest chunk
     const index whole = a.cols / (ROWS * FOLD) * ROWS, at = whole * FOLD, rest = a.cols - at;
-    const index narrow = (rest + PACKS - 1) / PACKS * LANES<double>, size = ROWS * narrow;
+    const index narrow = (rest + PACKS - 1) / PACKS * LANES<double>;
     for (index row = 0; row < a.rows; ++row) {
         const S *x = a.x + row * a.stride, *dy = GRADIENT ? a.dy + row * a.stride : nullptr;
         const W* weight = a.weight + row * a.weight_row;
@@ -153,18 +140,8 @@ void take_rows(const Weighted<S, W>& a) {
         const Arith<S> before = SINGLE<S> ? Arith<S>(1) : a.before[row];
         Folded<EACH, SKIPNA, GRADIENT, S, W> folded(whole ? FOLD : narrow, pivot * double(before), before, a.after[row]);
         if (whole) folded.add(x, dy, weight, a.weight_col, whole, FOLD);
-        if (rest) {
-            x += at;
-            dy = GRADIENT ? dy + at : nullptr;
-            weight += at * a.weight_col;
-            Rest<S, W> copy;
-            if (rest < size) {
-                x = copy.x(x, rest, size);
-                if constexpr (GRADIENT) dy = copy.dy(dy, rest, size);
-                if constexpr (EACH) weight = copy.weight(weight, rest, size);
-            }
-            folded.add(x, dy, weight, a.weight_col, ROWS, narrow);
-        }
+        if (rest)
+            folded.add_rest(x + at, GRADIENT ? dy + at : nullptr, weight + at * a.weight_col, a.weight_col, rest, narrow);
         folded.put(a, row);
     }
     if constexpr (SINGLE<S>)

@@ -115,6 +115,7 @@ ONEPASS_INLINE Valid load_valid(const std::uint8_t* p, All) {
 #endif
 }
 ONEPASS_INLINE Valid load_valid(const std::uint8_t* p, First lanes) {
+    if (lanes.n >= WIDTH<double>) return load_valid(p, All{});
     Valid valid = {};
     for (int i = 0; i < WIDTH<double>; ++i)
         if (i < lanes.n) valid[i] = -std::int64_t(p[i] != 0);
