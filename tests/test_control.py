@@ -1,5 +1,6 @@
 """Threads, instruction sets, the configuration; the fork, the GIL, and many Python threads at once."""
 
+import importlib.metadata
 import os
 import sys
 import threading
@@ -151,6 +152,15 @@ def test_show_config(capsys):
     op.use_isa(op.available_isas()[-1])
     op.show_config()
     assert (capsys.readouterr().out == text) == (len(op.available_isas()) == 1)
+
+
+def test_what_takes_long_to_import_is_imported_when_asked_for(python):
+    ask = "print('importlib.metadata' in set(sys.modules) - before, onepass.__version__)"
+    done = python("-c", f"import sys, numpy; before = set(sys.modules); import onepass; {ask}")
+    assert done.stdout.split() == ["False", op.__version__], done.stderr
+    assert op.__version__ == importlib.metadata.version("onepass")
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = op.no_such_name
 
 
 def test_the_environment_stands_in_for_the_first_cache(python):

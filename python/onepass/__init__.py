@@ -4,8 +4,6 @@ Statistics are taken in a single pass and the results have the same bits whateve
 alignment or the instruction set. Every function takes NumPy arrays and gives NumPy arrays; see each one's docstring.
 """
 
-from importlib.metadata import version as _version
-
 from .batch_norm import batch_norm, batch_norm_backward
 from .control import (
     available_isas,
@@ -24,8 +22,6 @@ from .min_max_scale import min_max_scale
 from .moments import Moments, moments
 from .rms_norm import add_rms_norm, rms_norm, rms_norm_backward
 from .standardize import standardize
-
-__version__ = _version("onepass")
 
 __all__ = [
     "BatchNorm",
@@ -57,3 +53,11 @@ __all__ = [
     "standardize",
     "use_isa",
 ]
+
+
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version  # four times as long to import as all of this package
+
+    return version("onepass")

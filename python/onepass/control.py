@@ -7,7 +7,6 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 
 import numpy as np
 
@@ -128,6 +127,8 @@ def show_config() -> None:
     >>> op.show_config()  # doctest: +ELLIPSIS
     onepass ...
     """
+    from importlib.metadata import version  # (see __init__.py)
+
     build = _core.build()
     facts = {
         "onepass": version("onepass"),
