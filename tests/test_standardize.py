@@ -44,11 +44,13 @@ def test_axes(shape, axis, dtype, each_isa):
 
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
 def test_moments_are_those_of_moments(shape, axis, dtype, each_isa):
-    x = datasets.hard("N(1e4, 1)", dtype, shape)
-    y, m = op.standardize(x, axis=axis, return_moments=True)
-    assert np.array_equal(y, op.standardize(x, axis=axis))
-    assert isinstance(m, op.Moments)
-    assert m == op.moments(x, axis)
+    for data in ("N(1e4, 1)", "1e-25 N"):
+        x = datasets.hard(data, dtype, shape)
+        for eps, ddof in ((0.0, 0), (1e-3, 0), (0.0, 1)):
+            y, m = op.standardize(x, axis=axis, eps=eps, ddof=ddof, return_moments=True)
+            assert np.array_equal(y, op.standardize(x, axis=axis, eps=eps, ddof=ddof))
+            assert isinstance(m, op.Moments)
+            assert m == op.moments(x, axis)
 
 
 def test_constants(dtype, each_isa):

@@ -164,10 +164,10 @@ py::tuple moments(py::handle x_arg, py::handle axis, py::handle mask, py::handle
     const Array x = input("x", x_arg);
     bool reduced[MAX_NDIM];
     const int axes = parse_axes(axis, x.ndim, reduced);
+    const bool skipna = truth("skipna", skipna_arg);
+    if (mask.is_none() && weights.is_none() && !skipna) return moments_of(x, reduced).tuple();
     const Flags flags;
     const ElementWeights parsed = parse_weights(mask, weights, x, reduced, axes);
-    const bool skipna = truth("skipna", skipna_arg);
-    if (parsed.array.is_none() && !skipna) return moments_of(x, reduced).tuple();
     return weighted_moments(x, reduced, parsed, skipna);
 }
 

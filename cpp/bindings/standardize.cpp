@@ -17,11 +17,14 @@ py::object standardize(py::handle x_arg, py::handle axis, py::handle ddof_arg, p
     const Finish how = {real("ddof", ddof_arg), real("eps", eps_arg)};
     const bool wants_moments = truth("return_moments", return_moments);
     const Array out = output("out", out_arg, x);
-    py::tuple moments;
-    if (wants_moments) moments = moments_of(x, reduced).tuple();   // before x may be written over
+    MomentsArrays moments = {};
+    if (wants_moments && x.size == 0) moments = moments_of(x, reduced);
     if (x.size != 0) {
         const Array operands[] = {x, out};
         const Layout at(operands, 2, reduced, Wanted::all, Reads::turned);
+        // (Without eps the moments that x is normalized with are those that are returned.)
+        const bool once = wants_moments && at.view.kind != Kind::rows && how.eps == 0 && how.ddof == 0;
+        if (wants_moments) moments = once ? fresh_moments(x, reduced) : moments_of(x, reduced);   // x may be written over
         visit(x.dtype, [&](auto* type) {
             using S = std::remove_pointer_t<decltype(type)>;
             const py::gil_scoped_release release;
@@ -35,13 +38,14 @@ py::object standardize(py::handle x_arg, py::handle axis, py::handle ddof_arg, p
             }
             Groups<S> p = groups_of(at.view, at.operand(0).as<const S>(), at.operand(1).as<S>());
             p.how = how;
+            if (once) p.moments = {moments.mean.as<double>(), moments.low.as<double>(), moments.m2.as<double>()};
             solve(p);
         });
         at.finish(1);
     }
     py::object result = out_arg.is_none() ? out.object : py::reinterpret_borrow<py::object>(out_arg);
     if (!wants_moments) return result;
-    return py::make_tuple(result, moments);
+    return py::make_tuple(result, moments.tuple());
 }
 
 }   // namespace

@@ -28,6 +28,8 @@ def _two_sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def _count(count: float | FloatArray) -> float | FloatArray:
     """A scalar as a float, anything else as an array of float64."""
+    if type(count) is float:  # (np.ndim takes half as long as the moments of a small array)
+        return count
     return float(count) if np.ndim(count) == 0 else np.asarray(count, np.float64)
 
 
@@ -65,16 +67,17 @@ class Moments:
     _low: FloatArray
 
     def __init__(self, count: float | FloatArray, mean: FloatArray, m2: FloatArray) -> None:
-        mean = np.asarray(mean, np.float64)
-        self._set(_count(count), mean, np.zeros_like(mean), np.asarray(m2, np.float64))
-
-    def _set(self, count: float | FloatArray, mean: FloatArray, low: FloatArray, m2: FloatArray) -> None:
-        self.count, self.mean, self._low, self.m2 = count, mean, low, m2
+        self.count, self.mean, self.m2 = (
+            _count(count),
+            np.asarray(mean, np.float64),
+            np.asarray(m2, np.float64),
+        )
+        self._low = np.zeros_like(self.mean)
 
     @classmethod
     def _of(cls, count: float | FloatArray, mean: FloatArray, low: FloatArray, m2: FloatArray) -> Moments:
         made = cls.__new__(cls)
-        made._set(count, mean, low, m2)
+        made.count, made.mean, made._low, made.m2 = count, mean, low, m2
         return made
 
     def var(self, ddof: float = 0) -> FloatArray:
