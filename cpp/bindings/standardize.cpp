@@ -24,7 +24,7 @@ py::object standardize(py::handle x_arg, py::handle axis, py::handle ddof_arg, p
         const Layout at(operands, 2, reduced, Wanted::all, Reads::turned);
         // (Without eps the moments that x is normalized with are those that are returned.)
         const bool once = wants_moments && at.view.kind != Kind::rows && how.eps == 0 && how.ddof == 0;
-        if (wants_moments) moments = once ? fresh_moments(x, reduced) : moments_of(x, reduced);   // x may be written over
+        if (wants_moments) moments = once ? fresh_moments(x, reduced) : moments_of(x, reduced);   // before x is written to
         visit(x.dtype, [&](auto* type) {
             using S = std::remove_pointer_t<decltype(type)>;
             const py::gil_scoped_release release;

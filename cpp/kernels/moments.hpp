@@ -120,7 +120,7 @@ __attribute__((always_inline)) inline Finished finish(double inverse, double m_m
     const double rstd = number(1.0) / __builtin_sqrt(total);
     const Pair mean = two_sum(m_mean, m_low / after);
     // Where deviations are small enough to need `after`, the low part may be too small to go without it.
-    // (Neither is ever -0, so that the bits of zeros do not tell in which range they were taken.)
+    // (Of zeros it is never -0, so that their bits do not tell in which range they were taken.)
     const double high = after == 1.0 ? static_cast<double>(static_cast<T>(mean.high)) : m_mean + number(0.0);
     const double low = after == 1.0 ? (mean.high - high) + mean.low : m_low;
     Finished f;

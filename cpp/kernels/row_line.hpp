@@ -27,6 +27,7 @@ ONEPASS_INLINE bool all_zero(index n, const Value& value) {
     return true;
 }
 
+// Whether all of a row is, which is seldom asked.
 template <class T, class Source>
 __attribute__((noinline)) bool is_zero(const Source& x, index n) {
     return all_zero<T>(n, [&](index i, auto lanes) ONEPASS_FLAT { return x.at(i, lanes); });

@@ -130,9 +130,8 @@ class GroupMoments {
         team.each(p.groups, [&](index g) {
             Range range = {1, 1};
             const double mean = result_.mean[g], low = result_.low[g], m2 = result_.m2[g];
-            const bool nothing = mean == 0 && low == 0 && m2 == 0 && p.how.eps == 0;
-            if (!(nothing && !vanished_.load()) &&
-                !finish<T>(inverse_freedom(count(), p.how), mean, low, m2, p.how, 1, 1).in_range) {
+            const bool zero = seem_zero(mean, low, m2, p.how) && !vanished_.load();
+            if (!zero && !finish<T>(inverse_freedom(count(), p.how), mean, low, m2, p.how, 1, 1).in_range) {
                 range = other_range<T>(m2);
                 ranged_.store(true);
             }
