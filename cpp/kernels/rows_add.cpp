@@ -103,6 +103,15 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const Affi
     return row;
 }
 
+// Where a line is several vectors, each of three readings would send for it as often: the first one sends for all of a
+// later row instead. (Not of rows so wide that memory, which then has nothing to do, waits longer than that takes.)
+template <class S>
+constexpr bool MAY_SEND_ALL_FIRST = sizeof(S) < sizeof(Arith<S>) || (NATIVE == 32 && sizeof(S) == sizeof(float));
+template <class S>
+ONEPASS_INLINE bool sends_all_first(index cols) {
+    return sizeof(S) < sizeof(Arith<S>) || cols * index(sizeof(S)) <= 3 << 10;
+}
+
 // The sum first: it may be written over x or residual. One that is streamed would come from memory again.
 template <bool STREAM, class S, class AffineAt>
 ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
@@ -126,13 +135,15 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
             });
     const bool sends_soon =
         STREAM && NATIVE == 64 && sent_soon<S>(a.cols);   // (of narrower vectors each line is sent for often)
-    for (; row < a.rows; ++row) {
+    const auto norm_row = [&](auto all_first) ONEPASS_FLAT {
+        constexpr bool ALL_FIRST = decltype(all_first)::value;
         const bool more = row + 1 < a.rows;
         const Added<S> x = {a.x + row * a.x_stride, a.residual + row * a.residual_stride};
+        const S *later = x.x + a.ahead * a.x_stride, *later_residual = x.residual + a.ahead * a.residual_stride;
         const auto reading = [&](const auto& source, int time) ONEPASS_FLAT {
             constexpr Way WAY = NATIVE < 32 ? Way::straight : Way::twice;   // as it was quicker
-            const S *later = x.x + a.ahead * a.x_stride, *later_residual = x.residual + a.ahead * a.residual_stride;
-            return sending<STREAM>(source, Shares<S, 3, 2, WAY>{{later, later_residual}, a.cols * time / 3});
+            return sending < STREAM &&
+                   !ALL_FIRST > (source, Shares<S, 3, 2, WAY>{{later, later_residual}, a.cols * time / 3});
         };
         S *y = a.y + row * a.y_stride, *sum = a.sum + row * a.sum_stride;
         Line<Arith<S>> line;
@@ -140,7 +151,10 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
         const auto write = [&](const auto& source) ONEPASS_FLAT {
             write_sum<STREAM>(source, sum, a.held, a.cols, STREAM, edges.sums_joined && more, edges.sum);
         };
-        if (sends_soon)
+        if constexpr (ALL_FIRST)
+            write(sending<true>(
+                x, Shares<S, 1, 2, Way::both>{{later, later_residual}, 0, {x.x + SOON<S>, x.residual + SOON<S>}}));
+        else if (sends_soon)
             write(reading(sending<STREAM>(x, Shares<S, 1, 2, Way::straight>{{x.x + SOON<S>, x.residual + SOON<S>}}), 0));
         else
             write(reading(x, 0));
@@ -152,7 +166,11 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
         }();
         if constexpr (!TWICE) line = row_line(a, reading(sums, 1), row);
         apply_row(reading(sums, 2), y, a.cols, line, affine_at(0), STREAM, edges.joined && more, edges.y);
-    }
+    };
+    if constexpr (STREAM && MAY_SEND_ALL_FIRST<S>)
+        if (sends_all_first<S>(a.cols))
+            for (; row < a.rows; ++row) norm_row(Constant<true>());
+    for (; row < a.rows; ++row) norm_row(Constant<false>());
 }
 
 template <class S>
