@@ -104,12 +104,12 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const Affi
 }
 
 // Where a line is several vectors, each of three readings would send for it as often: the first one sends for all of a
-// later row instead. (Not of rows so wide that memory, which then has nothing to do, waits longer than that takes.)
+// later row instead. (But not AVX2's of wide rows that are not converted: memory would wait while the others compute.)
 template <class S>
-constexpr bool MAY_SEND_ALL_FIRST = sizeof(S) < sizeof(Arith<S>) || (NATIVE == 32 && sizeof(S) == sizeof(float));
+constexpr bool SEVERAL_A_LINE = WIDTH<Arith<S>> * index(sizeof(S)) < PACK;
 template <class S>
 ONEPASS_INLINE bool sends_all_first(index cols) {
-    return sizeof(S) < sizeof(Arith<S>) || cols * index(sizeof(S)) <= 3 << 10;
+    return NATIVE < 32 || sizeof(S) < sizeof(Arith<S>) || cols * index(sizeof(S)) <= 3 << 10;
 }
 
 // The sum first: it may be written over x or residual. One that is streamed would come from memory again.
@@ -136,14 +136,13 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
     const bool sends_soon =
         STREAM && NATIVE == 64 && sent_soon<S>(a.cols);   // (of narrower vectors each line is sent for often)
     const auto norm_row = [&](auto all_first) ONEPASS_FLAT {
-        constexpr bool ALL_FIRST = decltype(all_first)::value;
+        constexpr bool ALL_FIRST = decltype(all_first)::value, SENDS_EACH = STREAM && !ALL_FIRST;
         const bool more = row + 1 < a.rows;
         const Added<S> x = {a.x + row * a.x_stride, a.residual + row * a.residual_stride};
         const S *later = x.x + a.ahead * a.x_stride, *later_residual = x.residual + a.ahead * a.residual_stride;
         const auto reading = [&](const auto& source, int time) ONEPASS_FLAT {
-            constexpr Way WAY = NATIVE < 32 ? Way::straight : Way::twice;   // as it was quicker
-            return sending < STREAM &&
-                   !ALL_FIRST > (source, Shares<S, 3, 2, WAY>{{later, later_residual}, a.cols * time / 3});
+            const Shares<S, 3, 2, Way::twice> shares = {{later, later_residual}, a.cols * time / 3};
+            return sending<SENDS_EACH>(source, shares);
         };
         S *y = a.y + row * a.y_stride, *sum = a.sum + row * a.sum_stride;
         Line<Arith<S>> line;
@@ -151,10 +150,11 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
         const auto write = [&](const auto& source) ONEPASS_FLAT {
             write_sum<STREAM>(source, sum, a.held, a.cols, STREAM, edges.sums_joined && more, edges.sum);
         };
-        if constexpr (ALL_FIRST)
-            write(sending<true>(
-                x, Shares<S, 1, 2, Way::both>{{later, later_residual}, 0, {x.x + SOON<S>, x.residual + SOON<S>}}));
-        else if (sends_soon)
+        if constexpr (ALL_FIRST) {
+            const S* next = x.x + soon<S, WIDE_ROW>(a.cols, a.x_stride);
+            const S* next_residual = x.residual + soon<S, WIDE_ROW>(a.cols, a.residual_stride);
+            write(sending<true>(x, Shares<S, 1, 2, Way::both>{{later, later_residual}, 0, {next, next_residual}}));
+        } else if (sends_soon)
             write(reading(sending<STREAM>(x, Shares<S, 1, 2, Way::straight>{{x.x + SOON<S>, x.residual + SOON<S>}}), 0));
         else
             write(reading(x, 0));
@@ -167,7 +167,7 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
         if constexpr (!TWICE) line = row_line(a, reading(sums, 1), row);
         apply_row(reading(sums, 2), y, a.cols, line, affine_at(0), STREAM, edges.joined && more, edges.y);
     };
-    if constexpr (STREAM && MAY_SEND_ALL_FIRST<S>)
+    if constexpr (STREAM && SEVERAL_A_LINE<S>)
         if (sends_all_first<S>(a.cols))
             for (; row < a.rows; ++row) norm_row(Constant<true>());
     for (; row < a.rows; ++row) norm_row(Constant<false>());
