@@ -35,7 +35,7 @@ MomentsArrays moments_of(const Array& x, const bool* reduced) {
     const Layout at(&x, 1, reduced, Wanted::all, Reads::loose);
     visit(x.dtype, [&](auto* type) {
         using S = std::remove_pointer_t<decltype(type)>;
-        const MomentsOut out = {m.mean.as<double>(), m.low.as<double>(), m.m2.as<double>()};
+        const MomentsOut out = m.out();
         const py::gil_scoped_release release;
         if (at.view.kind == Kind::rows) {
             Rows<S> p;
@@ -150,7 +150,7 @@ py::tuple weighted_moments(const Array& x, const bool* reduced, const ElementWei
                 call.weighing.weights = static_cast<const double*>(held.data());
         }
         call.count = count.as<double>();
-        call.moments = {m.mean.as<double>(), m.low.as<double>(), m.m2.as<double>()};
+        call.moments = m.out();
         run(call);
     } else {
         count.object.attr("fill")(0.0);

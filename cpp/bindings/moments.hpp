@@ -10,6 +10,7 @@ struct MomentsArrays {
     double count;
     Array mean, low, m2;
 
+    MomentsOut out() const { return {mean.as<double>(), low.as<double>(), m2.as<double>()}; }
     py::tuple tuple() const { return py::make_tuple(count, mean.object, low.object, m2.object); }
 };
 

@@ -38,7 +38,7 @@ py::object standardize(py::handle x_arg, py::handle axis, py::handle ddof_arg, p
             }
             Groups<S> p = groups_of(at.view, at.operand(0).as<const S>(), at.operand(1).as<S>());
             p.how = how;
-            if (once) p.moments = {moments.mean.as<double>(), moments.low.as<double>(), moments.m2.as<double>()};
+            if (once) p.moments = moments.out();
             solve(p);
         });
         at.finish(1);

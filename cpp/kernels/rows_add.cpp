@@ -41,6 +41,14 @@ __attribute__((noinline)) void norm_band(const RowsNorm<S>& a, index first, inde
     });
 }
 
+// What one reading of a row sends for: all of the row so many rows ahead.
+template <class S>
+ONEPASS_INLINE Shares<S, 1, 2, Way::both> all_of_later(const RowsNorm<S>& a, const Added<S>& x, index ahead) {
+    return {{x.x + ahead * a.x_stride, x.residual + ahead * a.residual_stride},
+            0,
+            {x.x + soon<S, WIDE_ROW>(a.cols, a.x_stride), x.residual + soon<S, WIDE_ROW>(a.cols, a.residual_stride)}};
+}
+
 // What the rows before have begun of the lines of y and of the sum.
 template <class S>
 struct Edges {
@@ -88,12 +96,9 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const Affi
     for (; row + SIDE <= a.rows; row += SIDE) {
         for (index i = row; i < row + SIDE; i += at_once) {
             const Added<S> x = {a.x + i * a.x_stride, a.residual + i * a.residual_stride};
-            const Shares<S, 1, 2, Way::both> later = {
-                {x.x + ahead * a.x_stride, x.residual + ahead * a.residual_stride},
-                0,
-                {x.x + soon<S, WIDE_ROW>(a.cols, a.x_stride), x.residual + soon<S, WIDE_ROW>(a.cols, a.residual_stride)}};
-            write_sum<HELD>(sending<STREAM>(x, later), a.sum + i * a.sum_stride, HELD ? held + (i - row) * room : nullptr,
-                            at_once * a.cols, STREAM, edges.sums_joined && i + at_once < a.rows, edges.sum);
+            write_sum<HELD>(sending<STREAM>(x, all_of_later(a, x, ahead)), a.sum + i * a.sum_stride,
+                            HELD ? held + (i - row) * room : nullptr, at_once * a.cols, STREAM,
+                            edges.sums_joined && i + at_once < a.rows, edges.sum);
         }
         Line<float> lines[SIDE];
         narrow_lines<CENTERED>(a, row, sum_of, lines);
@@ -139,8 +144,8 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
         constexpr bool ALL_FIRST = decltype(all_first)::value, SENDS_EACH = STREAM && !ALL_FIRST;
         const bool more = row + 1 < a.rows;
         const Added<S> x = {a.x + row * a.x_stride, a.residual + row * a.residual_stride};
-        const S *later = x.x + a.ahead * a.x_stride, *later_residual = x.residual + a.ahead * a.residual_stride;
         const auto reading = [&](const auto& source, int time) ONEPASS_FLAT {
+            const S *later = x.x + a.ahead * a.x_stride, *later_residual = x.residual + a.ahead * a.residual_stride;
             const Shares<S, 3, 2, Way::twice> shares = {{later, later_residual}, a.cols * time / 3};
             return sending<SENDS_EACH>(source, shares);
         };
@@ -151,9 +156,7 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
             write_sum<STREAM>(source, sum, a.held, a.cols, STREAM, edges.sums_joined && more, edges.sum);
         };
         if constexpr (ALL_FIRST) {
-            const S* next = x.x + soon<S, WIDE_ROW>(a.cols, a.x_stride);
-            const S* next_residual = x.residual + soon<S, WIDE_ROW>(a.cols, a.residual_stride);
-            write(sending<true>(x, Shares<S, 1, 2, Way::both>{{later, later_residual}, 0, {next, next_residual}}));
+            write(sending<true>(x, all_of_later(a, x, a.ahead)));
         } else if (sends_soon)
             write(reading(sending<STREAM>(x, Shares<S, 1, 2, Way::straight>{{x.x + SOON<S>, x.residual + SOON<S>}}), 0));
         else

@@ -67,11 +67,9 @@ class Moments:
     _low: FloatArray
 
     def __init__(self, count: float | FloatArray, mean: FloatArray, m2: FloatArray) -> None:
-        self.count, self.mean, self.m2 = (
-            _count(count),
-            np.asarray(mean, np.float64),
-            np.asarray(m2, np.float64),
-        )
+        self.count = _count(count)
+        self.mean = np.asarray(mean, np.float64)
+        self.m2 = np.asarray(m2, np.float64)
         self._low = np.zeros_like(self.mean)
 
     @classmethod
