@@ -5,6 +5,7 @@ an old processor then dies on it. So every symbol that a kernel's object offers 
 instruction set, and none is weak.
 """
 
+import concurrent.futures
 import functools
 import os
 import pathlib
@@ -89,10 +90,23 @@ def test_there_are_kernels():
     assert KERNELS
 
 
+@pytest.fixture(scope="module")
+def units(tmp_path_factory):
+    """Every unit by source and instruction set, compiled side by side: futures of the paths."""
+    folder = tmp_path_factory.mktemp("units")
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {
+            (source, isa): pool.submit(compile_unit, source, isa, folder / f"{source.stem}-{isa}.o")
+            for isa in (FLAGS if X86 else ["baseline"])
+            for source in KERNELS
+        }
+        pool.shutdown(cancel_futures=True)
+
+
 @each_isa
 @pytest.mark.parametrize("source", KERNELS, ids=lambda source: source.name)
-def test_symbols_lie_in_the_instruction_sets_namespace(source, isa, tmp_path):
-    found, offers_something = symbols_of(compile_unit(source, isa, tmp_path / "unit.o"), isa)
+def test_symbols_lie_in_the_instruction_sets_namespace(source, isa, units):
+    found, offers_something = symbols_of(units[source, isa].result(), isa)
     assert not found
     assert offers_something
 
