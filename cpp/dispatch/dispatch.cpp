@@ -10,12 +10,12 @@ bool always() { return true; }
 
 #if defined(__x86_64__)
 // What kernels of x86-64-v3 and -v4 use; __builtin_cpu_supports also asks whether the system saves the registers.
-[[maybe_unused]] bool has_v3() {
+bool has_v3() {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
            __builtin_cpu_supports("bmi2");
 }
-[[maybe_unused]] bool has_v4() {
+bool has_v4() {
     return has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd");
 }
@@ -36,10 +36,8 @@ struct Candidate {
 
 constexpr Candidate CANDIDATES[] = {
     {"baseline", always, ONEPASS_PARTS(baseline)},
-#if defined(ONEPASS_WITH_v3)
+#if defined(__x86_64__)
     {"x86-64-v3", has_v3, ONEPASS_PARTS(v3)},
-#endif
-#if defined(ONEPASS_WITH_v4)
     {"x86-64-v4", has_v4, ONEPASS_PARTS(v4)},
 #endif
 };
