@@ -108,13 +108,15 @@ __attribute__((noinline)) index norm_narrow(const RowsNorm<S>& given, const Affi
     return row;
 }
 
-// Where a line is several vectors, each of three readings would send for it as often: the first one sends for all of a
-// later row instead. (But not AVX2's of wide rows that are not converted: memory would wait while the others compute.)
-template <class S>
-constexpr bool SEVERAL_A_LINE = WIDTH<Arith<S>> * index(sizeof(S)) < PACK;
-template <class S>
-ONEPASS_INLINE bool sends_all_first(index cols) {
-    return NATIVE < 32 || sizeof(S) < sizeof(Arith<S>) || cols * index(sizeof(S)) <= 3 << 10;
+// What the three readings of a row send for, each its third of a later row; where a line is several vectors, each of which
+// would send for it, the first for all of x and the last for all of the residual.
+template <bool STREAM, int TIME, class S, class Source>
+ONEPASS_INLINE auto reading(const RowsNorm<S>& a, const Added<S>& x, const Source& source) {
+    const S *later = x.x + a.ahead * a.x_stride, *later_residual = x.residual + a.ahead * a.residual_stride;
+    if constexpr (WIDTH<Arith<S>> * index(sizeof(S)) == PACK)
+        return sending<STREAM>(source, Shares<S, 3, 2, Way::twice>{{later, later_residual}, a.cols * TIME / 3});
+    else
+        return sending<(STREAM && TIME != 1)>(source, Shares<S, 1, 1, Way::half>{{TIME == 0 ? later : later_residual}});
 }
 
 // The sum first: it may be written over x or residual. One that is streamed would come from memory again.
@@ -140,40 +142,29 @@ ONEPASS_INLINE void norm_sums(const RowsNorm<S>& a, const AffineAt& affine_at) {
             });
     const bool sends_soon =
         STREAM && NATIVE == 64 && sent_soon<S>(a.cols);   // (of narrower vectors each line is sent for often)
-    const auto norm_row = [&](auto all_first) ONEPASS_FLAT {
-        constexpr bool ALL_FIRST = decltype(all_first)::value, SENDS_EACH = STREAM && !ALL_FIRST;
+    for (; row < a.rows; ++row) {
         const bool more = row + 1 < a.rows;
         const Added<S> x = {a.x + row * a.x_stride, a.residual + row * a.residual_stride};
-        const auto reading = [&](const auto& source, int time) ONEPASS_FLAT {
-            const S *later = x.x + a.ahead * a.x_stride, *later_residual = x.residual + a.ahead * a.residual_stride;
-            const Shares<S, 3, 2, Way::twice> shares = {{later, later_residual}, a.cols * time / 3};
-            return sending<SENDS_EACH>(source, shares);
-        };
         S *y = a.y + row * a.y_stride, *sum = a.sum + row * a.sum_stride;
         Line<Arith<S>> line;
         if constexpr (TWICE) line = row_line(a, x, row);
         const auto write = [&](const auto& source) ONEPASS_FLAT {
-            write_sum<STREAM>(source, sum, a.held, a.cols, STREAM, edges.sums_joined && more, edges.sum);
+            write_sum<STREAM>(reading<STREAM, 0>(a, x, source), sum, a.held, a.cols, STREAM, edges.sums_joined && more,
+                              edges.sum);
         };
-        if constexpr (ALL_FIRST) {
-            write(sending<true>(x, all_of_later(a, x, a.ahead)));
-        } else if (sends_soon)
-            write(reading(sending<STREAM>(x, Shares<S, 1, 2, Way::straight>{{x.x + SOON<S>, x.residual + SOON<S>}}), 0));
+        if (sends_soon)
+            write(sending<STREAM>(x, Shares<S, 1, 2, Way::straight>{{x.x + SOON<S>, x.residual + SOON<S>}}));
         else
-            write(reading(x, 0));
+            write(x);
         const auto sums = [&] {
             if constexpr (STREAM)
                 return Plain<Arith<S>>{a.held};
             else
                 return Plain<S>{sum};
         }();
-        if constexpr (!TWICE) line = row_line(a, reading(sums, 1), row);
-        apply_row(reading(sums, 2), y, a.cols, line, affine_at(0), STREAM, edges.joined && more, edges.y);
-    };
-    if constexpr (STREAM && SEVERAL_A_LINE<S>)
-        if (sends_all_first<S>(a.cols))
-            for (; row < a.rows; ++row) norm_row(Constant<true>());
-    for (; row < a.rows; ++row) norm_row(Constant<false>());
+        if constexpr (!TWICE) line = row_line(a, reading<STREAM, 1>(a, x, sums), row);
+        apply_row(reading<STREAM, 2>(a, x, sums), y, a.cols, line, affine_at(0), STREAM, edges.joined && more, edges.y);
+    }
 }
 
 template <class S>
