@@ -111,8 +111,9 @@ class Kept {
         }
     }
     // Where in its 4 KiB the next one begins: a load that lies just before a pending store there waits for it, so not near
-    // the beginning, where other allocators' large arrays lie, nor near the one before.
-    std::size_t begin() { return LINE + (1 + begun_++ % 3) * 1024; }
+    // the beginning, where other allocators' large arrays lie, nor near any KiB, where rows of theirs do, nor near the one
+    // before.
+    std::size_t begin() { return 512 + (1 + begun_++ % 3) * 1024; }
 
     std::mutex mutex;
 
