@@ -3,6 +3,7 @@
 import concurrent.futures
 import importlib
 import pathlib
+import sys
 import tracemalloc
 
 import numpy as np
@@ -31,6 +32,14 @@ def test_arrays_own_it(rows):
     assert (y.flags.owndata, y.base, handler(y)) == (True, None, "onepass")
     assert y.ctypes.data % 64 == 0
     assert {handler(array) for array in (y.copy(), np.empty_like(y), result(15))} == {"default_allocator"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="large ones are not mapped")
+def test_large_ones_begin_off_any_kib_of_their_pages():
+    """There rows of others' arrays begin, and loads that lie just before pending stores wait for these."""
+    begins = {y.ctypes.data % 4096 for y in [result(600) for _ in range(6)]}
+    assert len(begins) > 1
+    assert {begin % 1024 for begin in begins} == {512}
 
 
 @pytest.mark.parametrize("rows", SIZES)
