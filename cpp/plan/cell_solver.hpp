@@ -291,18 +291,37 @@ class CellSolver {
         }
     }
 
+    // Whether a sample was seen in runs so short, by its first ones, that to write all of it as if it was seen, and once
+    // more what was not, is quicker than run by run.
+    bool scattered(index sample) const {
+        constexpr index SHORT = 64;
+        if (!of_.weighted) return false;
+        const std::uint8_t* mask = p.weighing.mask + sample * p.span;
+        const index n = std::min<index>(p.span, 16 * SHORT);
+        index runs = 1;
+        for (index i = 1; i < n; ++i) runs += mask[i] != mask[i - 1];
+        return runs * SHORT > n;
+    }
+
     void apply_rows(const Team& team) const {
         const bool joined = p.dy && !of_.weighted && p.dense();
         shape_.each_run(team, 1, joined, [&](index sample, index, index channel, index cells) {
             const index line = shape_.cell_row(sample) * shape_.width + channel;
-            if (p.dy)
-                return each_seen(sample, 0, p.span, [&](index from, index to, bool plain) {
+            if (p.dy) {
+                const bool twice = scattered(sample);
+                const auto write_dx = [&](index from, index to, bool plain) {
                     auto call = gradient_at(p.spot(sample, channel, from), cells, to - from, p.across ? 0 : line, 0, plain);
+                    call.stream = stream_ && !twice;
                     call.first = channel;
                     call.channels = p.channels;
                     call.wraps = p.across;
                     k.rows_gradient(call);
+                };
+                if (twice) write_dx(0, p.span, false);
+                return each_seen(sample, 0, p.span, [&](index from, index to, bool plain) {
+                    if (plain || !twice) write_dx(from, to, plain);
                 });
+            }
             const auto at = p.spot(sample, channel, 0);
             k.rows_apply({at.x, at.y, cells, p.span, at.x_row, at.y_row, lines_at(line, channel), stream_, false});
         });
