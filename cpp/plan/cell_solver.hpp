@@ -300,7 +300,7 @@ class CellSolver {
         const index n = std::min<index>(p.span, 16 * SHORT);
         index runs = 1;
         for (index i = 1; i < n; ++i) runs += mask[i] != mask[i - 1];
-        return runs * SHORT > n;
+        return runs > 1 && runs * SHORT > n;
     }
 
     void apply_rows(const Team& team) const {
