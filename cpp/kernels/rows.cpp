@@ -61,7 +61,7 @@ struct Reader {
     ONEPASS_INLINE Line<Arith<S>> line(index row) const {
         if constexpr (!FAR)
             if (sends<FAR>(a)) return row_line(a, sending<true>(source(row, 0, 0), whole(row)), row);
-        if constexpr (NATIVE == 16)   // whose second reading sends for each line four times
+        if constexpr (NATIVE == 16)   // whose second reading sends for each line several times
             return row_line(a, Plain<S>{a.x + row * a.x_stride}, row);
         else
             return row_line(a, source(row, 0, ahead), row);

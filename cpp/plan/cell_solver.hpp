@@ -278,11 +278,13 @@ class CellSolver {
                 out_of_range_.load(std::memory_order_relaxed)};
     }
 
+    const std::uint8_t* mask_of(index sample) const { return p.weighing.mask + sample * p.span; }
+
     // f(from, to, plain) for each run of places, of from..to of a sample, that the statistics saw, or did not see.
     template <class F>
     void each_seen(index sample, index from, index to, const F& f) const {
         if (!of_.weighted) return f(from, to, p.given_mean != nullptr);
-        const std::uint8_t* mask = p.weighing.mask + sample * p.span;
+        const std::uint8_t* mask = mask_of(sample);
         while (from < to) {
             index end = from + 1;
             while (end < to && mask[end] == mask[from]) ++end;
@@ -296,7 +298,7 @@ class CellSolver {
     bool scattered(index sample) const {
         constexpr index SHORT = 64;
         if (!of_.weighted) return false;
-        const std::uint8_t* mask = p.weighing.mask + sample * p.span;
+        const std::uint8_t* mask = mask_of(sample);
         const index n = std::min<index>(p.span, 16 * SHORT);
         index runs = 1;
         for (index i = 1; i < n; ++i) runs += mask[i] != mask[i - 1];
